@@ -1,0 +1,1 @@
+"""Everything that faces the folder and the operator: verbs, supervisor, broker, watching, submitting, explaining."""

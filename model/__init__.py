@@ -1,0 +1,1 @@
+"""Networks and their training, colour arithmetic, inference and judging. Arrays in, arrays out: no database, no queue."""

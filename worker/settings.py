@@ -1,0 +1,177 @@
+"""All settings, from the command line, the environment (`PHOTOCHROM_*`) and `photochrom.toml`, in that order.
+
+Only entry points read settings; below them, values are passed.
+"""
+
+import difflib
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from worker.errors import UnknownSetting
+
+PREFIX = "PHOTOCHROM_"
+#: names in the environment that choose where settings come from or are meant for tests, and are no settings
+NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT"})
+#: a unix socket's path may have 107 bytes on Linux and 103 on macOS
+SOCKET_PATH_MAX_BYTES = 100
+
+WatchMode = Literal["auto", "events", "scan"]
+OutputFormat = Literal["same", "tiff", "png", "jpeg"]
+
+
+class RootSettings(BaseModel):
+    """One watched folder and where its derivatives go: a `[[roots]]` table in photochrom.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    output: Path
+    name: str = ""
+    mode: WatchMode = "auto"
+    settle_s: float | None = Field(default=None, gt=0)
+    priority: Literal["normal", "backlog"] = "normal"
+
+    @property
+    def key(self) -> str:
+        """The root's name in the database: its own, or its absolute path."""
+        return self.name or os.path.abspath(self.path)  # noqa: PTH100 - `resolve` would follow links
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. Unknown names are refused."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    state_dir: Path = Field(Path(".photochrom"), description="database, broker, logs of this installation")
+    inbox: Path = Field(Path("scans"), description="watched folder, when no [[roots]] are given")
+    output: Path = Field(Path("colorized"), description="where the derivatives of `inbox` go")
+    roots: tuple[RootSettings, ...] = Field((), description="watched folders with settings of their own")
+    database_url: str = Field("", description="any SQLAlchemy URL; empty: SQLite in the state directory")
+    broker_url: str = Field("", description="any Redis or Valkey URL; empty: the embedded broker of the state directory")
+
+    scan_interval_s: float = Field(60, gt=0, description="a full look at every root, whatever events say")
+    settle_s: float = Field(5, gt=0, description="a file is settled when quiet for so long, on local disks")
+    settle_network_s: float = Field(15, gt=0, description="the same on network file systems")
+    lease_s: float = Field(20, gt=1, description="a claim not renewed for so long is void")
+    heartbeat_s: float = Field(5, gt=0, description="how often a claim is renewed")
+    sweep_s: float = Field(5, gt=0, description="how often void claims are looked for")
+    max_failures: int = Field(3, ge=1, description="strikes for errors before a scan is quarantined")
+    max_lost: int = Field(5, ge=1, description="strikes for lost workers before a scan is quarantined")
+    retry_s: float = Field(30, gt=0, description="first back-off after an error; doubles with each strike")
+    wait_s: float = Field(10, gt=0, description="pause after a full disk or an unreadable folder")
+    in_flight: int = Field(64, ge=1, description="most jobs that lie in the broker at a time; the rest waits in the table")
+
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where the net runs")
+    worker_processes: int = Field(1, ge=1, description="colouring processes; one per GPU, or one per few cores")
+    job_limit_s: float = Field(900, gt=0, description="a job that takes longer is ended and counted as lost")
+    max_megapixels: float = Field(1000, gt=0, description="larger scans are refused before anything is allocated")
+    gray_curve: Literal["srgb", "gamma1.8", "gamma2.2", "linear"] = Field(
+        "srgb", description="tone curve of gray scans that carry no profile"
+    )
+    output_format: OutputFormat = Field("same", description="file type of the derivatives")
+    jpeg_quality: int = Field(95, ge=50, le=100, description="quality of JPEG derivatives")
+    output_mode: str = Field("", pattern=r"^(0?[0-7]{3})?$", description="octal mode of derivatives; empty: the umask's")
+    review_chroma: float = Field(1.0, ge=0, description="a derivative with a mean chroma below this goes to review")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    retrain_cron: str = Field("", description="when to retrain (five cron fields); empty: never")
+
+    @field_validator("state_dir", "inbox", "output")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 - `resolve` would follow links
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
+
+    @property
+    def watched(self) -> tuple[RootSettings, ...]:
+        """The roots to watch: those of `[[roots]]`, else inbox → output."""
+        return self.roots or (RootSettings(path=self.inbox, output=self.output),)
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'photochrom.db'}"
+
+    @property
+    def broker(self) -> str:
+        """The broker URL in force."""
+        return self.broker_url or f"redis+socket://{broker_socket(self.state_dir)}?virtual_host=0"
+
+
+def config_file() -> Path:
+    """`$PHOTOCHROM_CONFIG`, else `photochrom.toml` in the current directory; need not exist."""
+    return Path(os.environ.get("PHOTOCHROM_CONFIG", "photochrom.toml"))
+
+
+def broker_socket(state_dir: Path) -> Path:
+    """The embedded broker's unix socket: in the state directory, or where that path is too long in a short one.
+
+    The short one is named after the user and the state directory, so every verb finds the same.
+    """
+    path = state_dir / "broker" / "valkey.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES:
+        return path
+    name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    return base / f"photochrom-{os.getuid()}-{name}" / "valkey.sock"
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings in force; `overrides` are those of the command line, `None` values are ignored.
+
+    Raises:
+        UnknownSetting: a name that no setting has, or a value out of range; the message says the nearest name.
+    """
+    _refuse_unknown_variables(os.environ)
+    explicit = os.environ.get("PHOTOCHROM_CONFIG")
+    if explicit and not Path(explicit).is_file():
+        raise UnknownSetting(f"PHOTOCHROM_CONFIG names {explicit}, which is no file. Correct it or unset it.")
+    try:
+        return Settings(**{name: value for name, value in (overrides or {}).items() if value is not None})
+    except ValidationError as error:
+        raise UnknownSetting(_sentence(error)) from error
+    except ValueError as error:  # TOML that does not parse
+        raise UnknownSetting(f"{config_file()} cannot be read: {error}. Correct the file.") from error
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """Extra environment variables are not refused by pydantic-settings itself."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | NOT_SETTINGS
+    for name in environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise UnknownSetting(f"There is no setting {name}.{_nearest(name, known)} `photochrom config` lists all.")
+
+
+def _nearest(name: str, known: set[str] | frozenset[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {found[0]}?" if found else ""
+
+
+def _sentence(error: ValidationError) -> str:
+    """All faults of a settings file or environment in one line."""
+    faults = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            fields = RootSettings.model_fields if "roots" in fault["loc"][:1] else Settings.model_fields
+            faults.append(f"There is no setting {path}.{_nearest(str(fault['loc'][-1]), set(fields))}")
+        else:
+            faults.append(f"Setting {path}: {fault['msg']} (got {fault['input']!r}).")
+    return " ".join(faults) + " `photochrom config` lists all settings."
