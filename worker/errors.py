@@ -1,19 +1,19 @@
 """Every error a user can meet, with what becomes of the job and the exit code of the command.
 
-    PhotochromError
-    ├─ SetupError              a command cannot start
-    │  ├─ UnknownSetting       RootMissing     RootsOverlap     OutputUnwritable   StateDirInUse
-    │  └─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
-    ├─ ScanError               about the bytes of one scan
-    │  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
-    │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
-    │  ├─ ScanBroken           quarantined at once: the same bytes will not decode next time
-    │  ├─ ScanVanished         skipped; taken again when it comes back
-    │  └─ ScanChanged  ScanUnreadable      wait, no strike
-    ├─ OutputError             about the place the derivative goes to
-    │  ├─ OutputFull           OutputBlocked       wait, no strike
-    │  └─ VerifyFailed         retried, then quarantined: what was written is not what was meant
-    └─ JobMoved                the row is no longer ours: another worker has it, or an operator moved it
+PhotochromError
+├─ SetupError              a command cannot start
+│  ├─ UnknownSetting       RootMissing     RootsOverlap     OutputUnwritable   StateDirInUse
+│  └─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
+├─ ScanError               about the bytes of one scan
+│  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
+│  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
+│  ├─ ScanBroken           quarantined at once: the same bytes will not decode next time
+│  ├─ ScanVanished         skipped; taken again when it comes back
+│  └─ ScanChanged  ScanUnreadable      wait, no strike
+├─ OutputError             about the place the derivative goes to
+│  ├─ OutputFull           OutputBlocked       wait, no strike
+│  └─ VerifyFailed         retried, then quarantined: what was written is not what was meant
+└─ JobMoved                the row is no longer ours: another worker has it, or an operator moved it
 """
 
 import enum

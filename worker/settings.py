@@ -41,7 +41,7 @@ class RootSettings(BaseModel):
     @property
     def key(self) -> str:
         """The root's name in the database: its own, or its absolute path."""
-        return self.name or os.path.abspath(self.path)  # noqa: PTH100 - `resolve` would follow links
+        return self.name or os.path.abspath(self.path)
 
 
 class Settings(BaseSettings):
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     output: Path = Field(Path("colorized"), description="where the derivatives of `inbox` go")
     roots: tuple[RootSettings, ...] = Field((), description="watched folders with settings of their own")
     database_url: str = Field("", description="any SQLAlchemy URL; empty: SQLite in the state directory")
-    broker_url: str = Field("", description="any Redis or Valkey URL; empty: the embedded broker of the state directory")
+    broker_url: str = Field("", description="any Redis or Valkey URL; empty: the embedded broker")
 
     scan_interval_s: float = Field(60, gt=0, description="a full look at every root, whatever events say")
     settle_s: float = Field(5, gt=0, description="a file is settled when quiet for so long, on local disks")
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     max_lost: int = Field(5, ge=1, description="strikes for lost workers before a scan is quarantined")
     retry_s: float = Field(30, gt=0, description="first back-off after an error; doubles with each strike")
     wait_s: float = Field(10, gt=0, description="pause after a full disk or an unreadable folder")
-    in_flight: int = Field(64, ge=1, description="most jobs that lie in the broker at a time; the rest waits in the table")
+    in_flight: int = Field(64, ge=1, description="most jobs that are with broker and workers; the rest waits")
 
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where the net runs")
     worker_processes: int = Field(1, ge=1, description="colouring processes; one per GPU, or one per few cores")
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     )
     output_format: OutputFormat = Field("same", description="file type of the derivatives")
     jpeg_quality: int = Field(95, ge=50, le=100, description="quality of JPEG derivatives")
-    output_mode: str = Field("", pattern=r"^(0?[0-7]{3})?$", description="octal mode of derivatives; empty: the umask's")
+    output_mode: str = Field("", pattern=r"^(0?[0-7]{3})?$", description="octal mode of derivatives; empty: by umask")
     review_chroma: float = Field(1.0, ge=0, description="a derivative with a mean chroma below this goes to review")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retrain_cron: str = Field("", description="when to retrain (five cron fields); empty: never")
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     @field_validator("state_dir", "inbox", "output")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 - `resolve` would follow links
+        return Path(os.path.abspath(value.expanduser()))
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,227 @@
+"""The database: opening, short transactions, its clock, its migrations.
+
+SQLite (WAL) by default, PostgreSQL by URL. No transaction is ever open while pixels or files are worked on.
+"""
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import FunctionElement
+
+from worker.errors import DatabaseNewer, DatabaseUnusable
+
+BUSY_TIMEOUT_S: Final = 30
+#: file systems on which SQLite's locks and shared memory cannot be trusted
+NETWORK_FS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "vboxsf", "davfs"}
+)
+MIGRATIONS: Final = Path(__file__).resolve().parent.parent / "migrations"
+
+
+class UtcTime(sa.types.TypeDecorator[dt.datetime]):
+    """An aware time in UTC; SQLite, which knows no zones, keeps it as naive UTC."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        """Refuse naive times: they mean something else on every host."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time without a zone: {value}")
+        value = value.astimezone(dt.UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
+        """Always aware."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class after(FunctionElement[dt.datetime]):
+    """The database's own clock plus `seconds`: leases must not depend on the clocks of the hosts."""
+
+    type = UtcTime()
+    inherit_cache = False
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.seconds = float(seconds)
+        super().__init__()
+
+
+@compiles(after, "sqlite")
+def _after_sqlite(element: after, compiler: Any, **_: Any) -> str:
+    # three digits of a second from SQLite, six as SQLAlchemy writes them: texts that compare as times do
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+.3f} seconds') || '000')"
+
+
+@compiles(after, "postgresql")
+def _after_postgresql(element: after, compiler: Any, **_: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {element.seconds:.3f}))"
+
+
+class Database:
+    """An engine with two kinds of short transactions.
+
+    Attributes:
+        engine: the SQLAlchemy engine.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._write_engine = engine.execution_options(photochrom_write=True)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A snapshot; nothing is written."""
+        with Session(self.engine) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Commit at the end, roll back on any error. On SQLite the write lock is taken at the start."""
+        with Session(self._write_engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Open the database at a SQLAlchemy URL; creates an empty SQLite file where there is none.
+
+    Raises:
+        DatabaseUnusable: the URL is malformed, the server does not answer, or SQLite lies on a network file system.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        sqlite = parsed.get_backend_name() == "sqlite"
+        engine = _sqlite(parsed) if sqlite else sa.create_engine(parsed, pool_pre_ping=True)
+        with engine.connect():
+            pass
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        raise DatabaseUnusable(
+            f"The database at {_without_password(url)} cannot be opened: {_first_line(error)}. Correct database_url."
+        ) from error
+    return Database(engine)
+
+
+def _sqlite(url: sa.URL) -> sa.Engine:
+    path = Path(url.database or "")
+    if url.database and url.database != ":memory:":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fs_type = file_system_of(path.parent)
+        if fs_type in NETWORK_FS:
+            raise DatabaseUnusable(
+                f"{path} lies on a network file system ({fs_type}), where SQLite's locks do not hold. "
+                "Put state_dir on a local disk, or set database_url to a PostgreSQL server."
+            )
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        immediate = connection.get_execution_options().get("photochrom_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def file_system_of(path: Path) -> str:
+    """The type of the file system a path lies on ("ext4", "nfs4", …); "" where the system does not say."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    real = str(path.resolve())
+    found, fs_type = "", ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        mount = left.split()[4].replace("\\040", " ")
+        if (real == mount or real.startswith(mount.rstrip("/") + "/")) and len(mount) >= len(found):
+            found, fs_type = mount, right.split()[0]
+    return fs_type
+
+
+def migrate(url: str) -> None:
+    """Bring the database to this version's schema; does nothing when it is there already.
+
+    Raises:
+        DatabaseNewer: its schema is newer than this program; nothing was changed.
+        DatabaseUnusable: it cannot be opened or migrated.
+    """
+    from alembic import command  # not needed by workers' claims
+    from alembic.util.exc import CommandError
+
+    database = open_database(url)
+    try:
+        refuse_newer(database)
+        command.upgrade(alembic_config(database), "head")
+    except (SQLAlchemyError, CommandError) as error:
+        raise DatabaseUnusable(
+            f"The database at {_without_password(url)} could not be migrated: {_first_line(error)}. "
+            "Nothing is lost; see the log, then start again."
+        ) from error
+    finally:
+        database.dispose()
+
+
+def refuse_newer(database: Database) -> None:
+    """Raise DatabaseNewer when the schema is of a revision that this program does not know."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in known:
+        raise DatabaseNewer(
+            f"The database has schema revision {current}, made by a newer Photochrom. "
+            "Start that version, or point database_url at another database; nothing was changed."
+        )
+
+
+def alembic_config(database: Database) -> Any:
+    """Alembic's configuration for this database, without an ini file."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["engine"] = database.engine
+    return config
+
+
+def migrated(database: Database) -> bool:
+    """Is the schema there?"""
+    return sa.inspect(database.engine).has_table("jobs")
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return str(cause).strip().splitlines()[0].rstrip(".") if str(cause).strip() else type(cause).__name__
+
+
+def _without_password(url: str) -> str:
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "(no valid URL)"

@@ -1,0 +1,385 @@
+"""The job record's moves. This is the one module that writes `jobs.state`, and every move is one guarded UPDATE.
+
+A claim takes a lease and a `claim_no`. The number only ever rises and fences: whoever holds an older one can neither
+renew, nor finish, nor fail the job. `lost` is counted when the work begins and taken back when it ends by itself, so
+that a worker which dies, however it dies, has left its strike behind.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from worker.db import after
+from worker.errors import JobMoved, PhotochromError, Settles
+from worker.tables import Job, JobEvent, JobState, SourceFile
+
+#: state → the states it may be entered from
+ENTER_FROM: Final[Mapping[JobState, frozenset[JobState]]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.QUARANTINED, JobState.SKIPPED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED}),
+    JobState.DONE: frozenset({JobState.RUNNING}),
+    JobState.NEEDS_REVIEW: frozenset({JobState.RUNNING}),
+    JobState.DUPLICATE: frozenset({JobState.RUNNING}),
+    JobState.SKIPPED: frozenset({JobState.RUNNING}),
+    JobState.QUARANTINED: frozenset({JobState.RUNNING}),
+    JobState.SUPERSEDED: frozenset(JobState) - {JobState.SUPERSEDED},
+}
+#: states of a job that has a published derivative
+PUBLISHED: Final = frozenset({JobState.DONE, JobState.NEEDS_REVIEW, JobState.DUPLICATE})
+#: states of a job that is still to be done
+OPEN: Final = frozenset({JobState.QUEUED, JobState.RUNNING})
+#: what an operator may send back into the queue
+RETRYABLE: Final = frozenset({JobState.QUARANTINED, JobState.SKIPPED})
+TRACEBACK_TAIL_CHARS: Final = 4000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Strikes:
+    """How often a job may fail, and the pauses between.
+
+    Attributes:
+        failures: strikes for errors before quarantine.
+        lost: strikes for lost workers before quarantine.
+        retry_s: pause after the first error, seconds; doubles with each.
+        wait_s: pause, seconds, after an error for which the scan is not to blame.
+    """
+
+    failures: int
+    lost: int
+    retry_s: float
+    wait_s: float
+
+
+def _move(session: Session, job_id: int, to: JobState, *where: Any, note: str = "", **changes: Any) -> Job:
+    """One guarded UPDATE, and its event. The WHERE clause is the state machine, so a race has one winner."""
+    query = sa.update(Job).where(Job.id == job_id, Job.state.in_(ENTER_FROM[to]), *where)
+    moved = session.scalars(
+        query.values(state=to, **changes).returning(Job), execution_options={"populate_existing": True}
+    ).one_or_none()
+    if moved is None:
+        raise JobMoved(f"Job {job_id} cannot enter {to}: another worker or an operator has moved it.")
+    session.add(JobEvent(job_id=job_id, state=to, claim_no=moved.claim_no, worker=moved.worker, note=note))
+    return moved
+
+
+def submit(
+    session: Session, file: SourceFile, sha256: str, *, priority: int, variant: str = "", **recolor: Any
+) -> tuple[Job, bool]:
+    """Record a job for a file's present content; the same content again is a no-op.
+
+    Args:
+        session: a writing session.
+        file: the file's row, with the stat that was true before and after hashing.
+        sha256: of the file's bytes.
+        priority: 0 (first) to 9.
+        variant: "" for the folder's own derivative, else the name of a re-run.
+        recolor: `model_version` and `parameters` of a re-run.
+
+    Returns:
+        The live job, and whether it is new or was sent back into the queue.
+    """
+    live = session.scalars(
+        sa.select(Job).where(Job.source_file_id == file.id, Job.variant == variant, Job.state != JobState.SUPERSEDED)
+    ).one_or_none()
+    if live is not None and live.source_sha256 == sha256:
+        if live.state is JobState.SKIPPED and live.error_class == "vanished":
+            return retry(session, live.id, note="the file came back"), True
+        return live, False
+    if live is not None:
+        _move(session, live.id, JobState.SUPERSEDED, note="new content", reason="The scan has new content.")
+    job = Job(
+        source_file_id=file.id,
+        root=file.root,
+        path=file.path,
+        display_path=file.display_path,
+        source_sha256=sha256,
+        size_bytes=file.size_bytes,
+        priority=priority,
+        variant=variant,
+        **recolor,
+    )
+    session.add(job)
+    session.flush()
+    session.add(JobEvent(job_id=job.id, state=JobState.QUEUED, claim_no=0, note="submitted"))
+    return job, True
+
+
+def _elder_twin() -> sa.Exists:
+    """An earlier job with the same bytes that is about to give a derivative to copy."""
+    elder = aliased(Job)
+    return (
+        sa.exists()
+        .where(
+            elder.source_sha256 == Job.source_sha256,
+            elder.variant == Job.variant,
+            elder.id < Job.id,
+            sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, _due(elder))),
+        )
+        .correlate(Job)
+    )
+
+
+def _due(job: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(job.not_before.is_(None), job.not_before <= after(0))
+
+
+def claim(
+    session: Session, job_id: int, *, worker: str, device: str, host: str, model_version: str, lease_s: float
+) -> Job | None:
+    """Take a lease on a queued job that is due; None when somebody else has it or there is nothing to do.
+
+    The job keeps the model version it was pinned to, or is pinned to `model_version`. Twins (the same bytes under
+    another path) wait for the elder, so that the net runs once.
+    """
+    try:
+        return _move(
+            session,
+            job_id,
+            JobState.RUNNING,
+            _due(Job),
+            ~_elder_twin(),
+            claim_no=Job.claim_no + 1,
+            lost=Job.lost + 1,
+            worker=worker,
+            device=device,
+            host=host,
+            model_version=sa.func.coalesce(Job.model_version, model_version),
+            lease_until=after(lease_s),
+            started_at=after(0),
+            not_before=None,
+        )
+    except JobMoved:
+        return None
+
+
+def _held(job: Job) -> sa.ColumnElement[bool]:
+    return sa.and_(Job.state == JobState.RUNNING, Job.claim_no == job.claim_no)
+
+
+def renew(session: Session, job: Job, lease_s: float) -> None:
+    """Renew the lease of a claimed job.
+
+    Raises:
+        JobMoved: the claim is void.
+    """
+    renewed = session.execute(sa.update(Job).where(Job.id == job.id, _held(job)).values(lease_until=after(lease_s)))
+    if renewed.rowcount != 1:  # type: ignore[attr-defined]
+        raise JobMoved(f"The claim {job.claim_no} on job {job.id} is void.")
+
+
+def finish(session: Session, job: Job, state: JobState, *, reason: str, **fields: Any) -> Job:
+    """End a claimed job: published, or skipped.
+
+    Raises:
+        JobMoved: the claim is void; what was published by it is not recorded.
+    """
+    return _move(
+        session,
+        job.id,
+        state,
+        _held(job),
+        note=reason,
+        reason=reason,
+        lost=Job.lost - 1,
+        lease_until=None,
+        finished_at=after(0),
+        **{"error_class": None, "error_message": None, "traceback_tail": None, **fields},
+    )
+
+
+def fail(session: Session, job: Job, error: PhotochromError, strikes: Strikes, traceback: str = "") -> Job:
+    """Settle a claimed job after an error, by the error's own rule: again, wait, skip or quarantine.
+
+    Raises:
+        JobMoved: the claim is void.
+    """
+    message = str(error) or type(error).__name__
+    evidence: dict[str, Any] = {
+        "error_class": error.code,
+        "error_message": message,
+        "traceback_tail": traceback[-TRACEBACK_TAIL_CHARS:] or None,
+    }
+    if error.settles is Settles.SKIP:
+        return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
+    if error.settles is Settles.WAIT:
+        return _again(session, job, after(strikes.wait_s), f"Waits: {message}", **evidence)
+    failures = job.failures + 1
+    if error.settles is Settles.QUARANTINE or failures >= strikes.failures:
+        evidence["failures"] = failures
+        return finish(session, job, JobState.QUARANTINED, reason=message, **evidence)
+    pause_s = strikes.retry_s * 2 ** (failures - 1)
+    return _again(session, job, after(pause_s), f"Will be tried again: {message}", failures=failures, **evidence)
+
+
+def release(session: Session, job: Job, reason: str) -> Job:
+    """Give a claimed job back untouched, without a strike (the worker is stopping)."""
+    return _again(session, job, None, reason)
+
+
+def _again(session: Session, job: Job, not_before: Any, reason: str, **fields: Any) -> Job:
+    return _move(
+        session,
+        job.id,
+        JobState.QUEUED,
+        _held(job),
+        note=reason,
+        reason=reason,
+        lost=Job.lost - 1,
+        lease_until=None,
+        dispatched_at=None,
+        not_before=not_before,
+        **fields,
+    )
+
+
+def expire(session: Session, strikes: Strikes, *, worker: str | None = None) -> list[Job]:
+    """Take back the jobs of workers that are gone: leases that ran out, or all of `worker`'s.
+
+    Args:
+        session: a writing session.
+        strikes: after `strikes.lost` lost workers a job is quarantined.
+        worker: a worker known to be dead, by its name; its leases need not run out.
+    """
+    gone = Job.worker.startswith(worker, autoescape=True) if worker else Job.lease_until < after(0)
+    expired = session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING, gone)).all()
+    moved = []
+    for job in expired:
+        why = f"The worker {job.worker} was lost while it had this scan"
+        if job.lost >= strikes.lost:
+            moved.append(
+                _move(
+                    session,
+                    job.id,
+                    JobState.QUARANTINED,
+                    _held(job),
+                    note=why,
+                    reason=f"{why}, for the {job.lost}th time.",
+                    error_class="worker_lost",
+                    error_message=why,
+                    lease_until=None,
+                    finished_at=after(0),
+                )
+            )
+        else:
+            moved.append(
+                _move(
+                    session,
+                    job.id,
+                    JobState.QUEUED,
+                    _held(job),
+                    note=why,
+                    reason=f"{why}; it will be done again.",
+                    lease_until=None,
+                    dispatched_at=None,
+                )
+            )
+    return moved
+
+
+def retry(session: Session, job_id: int, note: str = "retry") -> Job:
+    """Send a quarantined or skipped job back into the queue, its strikes forgiven.
+
+    Raises:
+        JobMoved: it is in another state, or does not exist.
+    """
+    return _move(
+        session,
+        job_id,
+        JobState.QUEUED,
+        Job.state.in_(RETRYABLE),
+        note=note,
+        reason="Sent back into the queue.",
+        failures=0,
+        lost=0,
+        not_before=None,
+        dispatched_at=None,
+        finished_at=None,
+    )
+
+
+def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s: float = 10) -> Sequence[Job]:
+    """Jobs whose message should be sent now, most urgent and oldest first.
+
+    That is: due and never sent; or sent, and the message is known to be lost. It is lost when the broker holds no
+    message any more, or when a job of the same priority that was sent later has been claimed already.
+
+    Args:
+        session: any session.
+        in_flight: most jobs that may be with the broker or a worker; the rest waits in the table.
+        broker_empty: whether the queue holds no message.
+        grace_s: seconds that any message may be under way.
+    """
+    overtaker = aliased(Job)
+    overtaken = (
+        sa.exists()
+        .where(
+            overtaker.state != JobState.QUEUED,
+            overtaker.priority == Job.priority,
+            overtaker.started_at >= overtaker.dispatched_at,
+            overtaker.dispatched_at > Job.dispatched_at,
+        )
+        .correlate(Job)
+    )
+    lost = sa.and_(Job.dispatched_at < after(-grace_s), sa.true() if broker_empty else overtaken)
+    flying = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(Job)
+        .where(
+            sa.or_(
+                Job.state == JobState.RUNNING,
+                sa.and_(Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None), ~lost),
+            )
+        )
+    )
+    room = max(0, in_flight - (flying or 0))
+    return session.scalars(
+        sa.select(Job)
+        .where(Job.state == JobState.QUEUED, _due(Job), sa.or_(Job.dispatched_at.is_(None), lost), ~_elder_twin())
+        .order_by(Job.priority, Job.id)
+        .limit(room)
+    ).all()
+
+
+def mark_dispatched(session: Session, job_ids: Collection[int]) -> None:
+    """Note that messages for these jobs are about to be sent."""
+    session.execute(
+        sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED).values(dispatched_at=after(0))
+    )
+
+
+def mark_undelivered(session: Session, job_ids: Collection[int]) -> None:
+    """Note that these messages could not be sent after all."""
+    session.execute(sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED).values(dispatched_at=None))
+
+
+def twin_result(session: Session, job: Job) -> Job | None:
+    """The first published derivative of the same bytes by the same model with the same parameters, of another path."""
+    candidates = session.scalars(
+        sa.select(Job)
+        .where(
+            Job.source_sha256 == job.source_sha256,
+            Job.model_version == job.model_version,
+            Job.state.in_({JobState.DONE, JobState.NEEDS_REVIEW}),
+            Job.id != job.id,
+        )
+        .order_by(Job.id)
+    )
+    return next((twin for twin in candidates if twin.parameters == job.parameters), None)
+
+
+def predecessor(session: Session, job: Job) -> Job | None:
+    """The superseded job whose derivative this job's may replace: the last that the same file published."""
+    return session.scalars(
+        sa.select(Job)
+        .where(
+            Job.source_file_id == job.source_file_id,
+            Job.variant == job.variant,
+            Job.state == JobState.SUPERSEDED,
+            Job.output_sha256.is_not(None),
+        )
+        .order_by(Job.id.desc())
+        .limit(1)
+    ).one_or_none()
