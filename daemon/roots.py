@@ -1,0 +1,224 @@
+"""Watched folders: what they lie on, how they are watched, and what makes a set of them impossible.
+
+Nothing is ever written into a source root here; an output folder is created when only its last part is missing.
+"""
+
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
+from worker.settings import RootSettings, Settings
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+# fmt: off
+#: every change made anywhere passes through this kernel, so that inotify sees it
+EVENT_TYPES = frozenset({
+    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2", "ntfs", "ntfs3",
+    "overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs",
+})
+#: another machine can change or lock these behind this kernel's back
+NETWORK_TYPES = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fakeowner", "gfs", "gfs2", "glusterfs", "gpfs", "lustre",
+    "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs",
+    "vmhgfs",
+})
+# fmt: on
+#: FUSE types that are a local disk after all
+FUSE_LOCAL = frozenset({"fuseblk", "fuse.ntfs-3g", "fuse.exfat", "fuse.lxcfs"})
+
+Mode = Literal["events", "scan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """The file system that a path lies on, as `/proc/self/mountinfo` has it (proc(5)); empty strings: unknown."""
+
+    point: str  # where it is mounted
+    source: str  # /dev/sda1, server:/export, //server/share
+    fs_type: str
+    device: str = ""  # "major:minor"
+    inner: str = "/"  # the directory inside the file system that is mounted at `point`: differs in bind mounts
+
+    @property
+    def is_network(self) -> bool:
+        """Whether another machine may write to it, and file locks are not to be trusted."""
+        fuse = self.fs_type.startswith("fuse") and self.fs_type not in FUSE_LOCAL
+        return fuse or self.fs_type in NETWORK_TYPES
+
+    @property
+    def has_events(self) -> bool:
+        """Whether inotify sees every change. A type that we do not know is not trusted."""
+        return self.fs_type in EVENT_TYPES
+
+
+UNKNOWN = Mount(point="/", source="", fs_type="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootIdentity:
+    """What tells a mounted share from the empty folder that it was mounted on."""
+
+    device: int
+    inode: int
+    source: str  # the mount's source
+
+    def is_same(self, other: "RootIdentity") -> bool:
+        """Whether both are the same folder, also over a remount.
+
+        The kernel hands out device numbers with major 0 (network shares, btrfs, overlay) anew at every mount, so that
+        they say nothing about identity.
+        """
+        anonymous = os.major(self.device) == 0 and os.major(other.device) == 0
+        same_device = anonymous or self.device == other.device
+        return same_device and (self.inode, self.source) == (other.inode, other.source)
+
+
+def parse_mounts(mountinfo: str) -> list[Mount]:
+    r"""The lines of `/proc/self/mountinfo`, in the kernel's order; blanks in paths are written there as `\040`."""
+    mounts = []
+    for line in mountinfo.splitlines():
+        head, separator, tail = line.partition(" - ")
+        fields, rest = head.split(), tail.split()
+        if not separator or len(fields) < 5 or len(rest) < 2:
+            continue
+        inner, point, fs_type, source = (_unescaped(text) for text in (fields[3], fields[4], rest[0], rest[1]))
+        mounts.append(Mount(point=point, source=source, fs_type=fs_type, device=fields[2], inner=inner))
+    return mounts
+
+
+def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
+    """The mount that `path` (which need not exist) lies on: the longest mount point above it, the last one of equals.
+
+    `mountinfo` is for tests; by default it is read from the kernel. Without it (macOS) the answer is `UNKNOWN`.
+    """
+    if mountinfo is None:
+        try:
+            mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
+        except OSError:
+            return UNKNOWN
+    real = os.path.realpath(path)
+    above = [mount for mount in parse_mounts(mountinfo) if _is_within(real, mount.point)]
+    return max(reversed(above), key=lambda mount: len(mount.point), default=UNKNOWN)
+
+
+def watch_mode(root: RootSettings, mount: Mount) -> Mode:
+    """How a root is watched: as its settings say, else by events where the file system reports every change."""
+    if root.mode != "auto":
+        return root.mode
+    return "events" if mount.has_events else "scan"
+
+
+def settle_time_s(root: RootSettings, mount: Mount, settings: Settings) -> float:
+    """How long a file in this root has to be quiet before it is taken, in seconds."""
+    return root.settle_s or (settings.settle_network_s if mount.is_network else settings.settle_s)
+
+
+def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
+    """The root's identity as it is now.
+
+    Raises:
+        OSError: the folder is not there or not reachable.
+    """
+    status = path.stat()
+    return RootIdentity(device=status.st_dev, inode=status.st_ino, source=mount_of(path, mountinfo).source)
+
+
+def root_faults(settings: Settings) -> list[SetupError]:
+    """Everything that is wrong with the folders of these settings, for `doctor`; changes nothing."""
+    faults: list[SetupError] = [fault for root in settings.watched if (fault := _source_fault(root.path))]
+    faults += list(_overlaps(settings))
+    return faults or [fault for root in settings.watched if (fault := _output_fault(root.output))]
+
+
+def check_roots(settings: Settings) -> None:
+    """Refuses folders that cannot be worked with; creates an output folder whose parent is there.
+
+    Raises:
+        RootMissing: a watched folder is not there, is no folder, or cannot be read.
+        RootsOverlap: two of the source roots, outputs and the state directory lie in each other.
+        OutputUnwritable: an output cannot be created or written.
+    """
+    for fault in root_faults(settings):
+        raise fault
+    for root in settings.watched:
+        root.output.mkdir(exist_ok=True)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _source_fault(path: Path) -> SetupError | None:
+    if not path.exists():
+        return RootMissing(
+            f"The watched folder {path} is not there. Create it (mkdir -p {shlex.quote(str(path))}) or "
+            "mount it, or name another with --inbox."
+        )
+    if not path.is_dir():
+        return RootMissing(f"{path} is a file, not a folder. Name the folder to watch with --inbox.")
+    if not os.access(path, os.R_OK | os.X_OK):
+        return RootMissing(f"The watched folder {path} cannot be read. Grant this user read and search permission.")
+    return None
+
+
+def _output_fault(path: Path) -> SetupError | None:
+    """Writes a nameless file to find out, where the folder exists: permissions alone do not tell (quota, ro mount)."""
+    if path.exists() and not path.is_dir():
+        return OutputUnwritable(f"The output {path} is a file, not a folder. Name a folder with --output.")
+    if not path.exists() and not path.parent.is_dir():
+        return OutputUnwritable(
+            f"The output folder {path} cannot be created because {path.parent} is not there. "
+            f"Create it (mkdir -p {shlex.quote(str(path))}) or name another with --output."
+        )
+    probed = path if path.exists() else path.parent
+    try:
+        with tempfile.TemporaryFile(dir=probed, prefix=".photochrom-"):
+            return None
+    except OSError as error:
+        return OutputUnwritable(
+            f"Nothing can be written to the output folder {path} ({error.strerror}). Correct its "
+            "permissions or the mount, or name another with --output."
+        )
+
+
+def _overlaps(settings: Settings) -> Iterator[RootsOverlap]:
+    folders = [("the state directory", settings.state_dir)]
+    for root in settings.watched:
+        folders += [("the watched folder", root.path), ("the output folder", root.output)]
+    for index, (kind, folder) in enumerate(folders):
+        for other_kind, other in folders[:index]:
+            if _lies_in(folder, other) or _lies_in(other, folder):
+                yield RootsOverlap(
+                    f"{kind.capitalize()} {folder} and {other_kind} {other} are the same or lie in each "
+                    "other. Choose folders that lie side by side."
+                )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder` or below it, by real path, by device and inode, and through bind mounts."""
+    real, real_folder = os.path.realpath(path), os.path.realpath(folder)
+    if _is_within(real, real_folder):
+        return True
+    above = [level for level in (Path(real), *Path(real).parents) if level.exists()]
+    if folder.exists() and any(level.samefile(folder) for level in above):
+        return True
+    device, inner = _place(real)
+    folder_device, folder_inner = _place(real_folder)
+    return bool(device) and device == folder_device and _is_within(inner, folder_inner)
+
+
+def _place(real: str) -> tuple[str, str]:
+    """Device and path inside its file system: the same for all bind mounts of one folder."""
+    mount = mount_of(Path(real))
+    below = os.path.relpath(real, mount.point)
+    return mount.device, os.path.normpath(f"{mount.inner}/{below}")
