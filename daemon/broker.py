@@ -64,6 +64,8 @@ class EmbeddedBroker:
             if lock.taken:
                 self.socket.unlink(missing_ok=True)
                 self._spawn(lock)
+            elif self._process is not None and self._process.poll() is not None:
+                self._process = None  # the one that answers is not the one we started
         try:
             self._wait_ready()
         except BrokerUnavailable:
@@ -75,8 +77,14 @@ class EmbeddedBroker:
         """Whether the server lives and can be reached by new connections."""
         if self._process is not None and self._process.poll() is not None:
             return False
-        with contextlib.closing(_Lock(self.directory / "server.lock")) as lock:
-            return not lock.taken and self.socket.exists()
+        return self._is_held() and self.socket.exists()
+
+    def bury(self) -> str:
+        """Makes sure that nothing is left of a server that died, or that nobody can reach any more."""
+        self.kill()
+        if self._process is None:
+            return "is gone"
+        return f"ended with status {self._process.returncode}"
 
     def stop(self) -> None:
         """Ends the server: asks, then SIGTERM, then SIGKILL. Also an adopted one, which is ours now."""
@@ -158,7 +166,8 @@ class EmbeddedBroker:
         with contextlib.suppress(ProcessLookupError, OSError, ValueError):
             if self._process is not None:
                 return self._process.send_signal(number)
-            os.kill(int((self.directory / "valkey.pid").read_text()), number)
+            if self._is_held():  # else the number may be another process's by now
+                os.kill(int((self.directory / "valkey.pid").read_text()), number)
 
     def _wait_gone(self) -> bool:
         """Whether the server ended within `STOP_S`; the lock is free when its last process is gone."""
@@ -166,11 +175,15 @@ class EmbeddedBroker:
         while time.monotonic() < deadline:
             if self._process is not None:
                 self._process.poll()  # reaps it
-            with contextlib.closing(_Lock(self.directory / "server.lock")) as lock:
-                if lock.taken:
-                    return True
+            if not self._is_held():
+                return True
             time.sleep(0.02)
         return False
+
+    def _is_held(self) -> bool:
+        """Whether a process of a server still lives."""
+        with contextlib.closing(_Lock(self.directory / "server.lock")) as lock:
+            return not lock.taken
 
 
 class _Lock:

@@ -1,0 +1,78 @@
+"""The children's logs: a file each, rotated by size, and the lines in them that a person should see at once."""
+
+import contextlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+ROTATE_BYTES = 10 * 2**20
+KEEP = 3
+READ_BYTES = 2**20
+ALARMING_LEVELS = frozenset({"warning", "error", "critical"})
+#: a level's name near the start of a line that is not ours (Celery, before its logging is set up)
+ALARMING = re.compile(r"^.{0,60}\b(WARNING|ERROR|CRITICAL)\b")
+
+
+class ChildLog:
+    """Follows one log file. The child holds it open for appending, so rotation copies and truncates."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self._read_to = path.stat().st_size  # earlier runs have been told
+        self._last = ""
+
+    @property
+    def last_words(self) -> str:
+        """The sentence in the last line that `new_alarms` read."""
+        return _entry(self._last).get("message", self._last)
+
+    def new_alarms(self) -> list[str]:
+        """The messages of the warnings and errors written since the last call, a line each."""
+        with self.path.open("rb") as file:
+            if file.seek(0, 2) < self._read_to:
+                self._read_to = 0
+            file.seek(self._read_to)
+            read = file.read(READ_BYTES)
+        read = read[: read.rfind(b"\n") + 1]  # the rest of a line comes later
+        self._read_to += len(read)
+        lines = [line for line in read.decode(errors="replace").splitlines() if line.strip()]
+        self._last = lines[-1] if lines else self._last
+        return [alarm for line in lines if (alarm := _alarm(line))]
+
+    def rotate(self, limit_bytes: int = ROTATE_BYTES) -> bool:
+        """Keeps the last three parts as `.1`, `.2`, `.3` once the file is too large; whether it did.
+
+        What the child writes between copy and truncation is lost: a few lines every ten megabytes.
+        """
+        if self.path.stat().st_size < limit_bytes:
+            return False
+        for number in range(KEEP, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                self._numbered(number - 1).replace(self._numbered(number))
+        shutil.copyfile(self.path, self._numbered(1))
+        with self.path.open("r+b") as file:
+            file.truncate(0)
+        self._read_to = 0
+        return True
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+
+def _entry(line: str) -> dict[str, str]:
+    """The fields of a line of `worker.log`; empty for one that is not ours."""
+    with contextlib.suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict):
+            return {name: str(value) for name, value in entry.items()}
+    return {}
+
+
+def _alarm(line: str) -> str:
+    entry = _entry(line)
+    if entry.get("level") in ALARMING_LEVELS:
+        return f"{entry['level']}: {entry.get('message', '')}"
+    return line if not entry and ALARMING.match(line) else ""
