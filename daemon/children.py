@@ -58,19 +58,21 @@ class Child:
     def __init__(
         self,
         name: str,
-        command: Callable[[str], Sequence[str]],
+        command: Sequence[str],
         *,
         log: Path,
         environ: Mapping[str, str],
+        boot_variable: str = "",
         on_death: Callable[[str], None] = lambda boot: None,
     ) -> None:
-        """`command` gives the arguments for a boot name; `on_death` gets the boot name of a child that died."""
+        """`boot_variable` hands the boot name down; `on_death` gets that of a child that ended, however it did."""
         self.name = name
         self.boot = ""
         self.status: int | None = None
         self._command = command
         self._log = log
         self._environ = environ
+        self._boot_variable = boot_variable
         self._on_death = on_death
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,13 +85,14 @@ class Child:
         """Starts it with a fresh boot name; its output is appended to the log."""
         self.boot = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.status = None
+        own = {self._boot_variable: self.boot} if self._boot_variable else {}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                leashed(list(self._command(self.boot)), signal.SIGTERM),
+                leashed(list(self._command), signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(self._environ),
+                env={**self._environ, **own},
                 start_new_session=True,
             )
 

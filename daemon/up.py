@@ -13,9 +13,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -35,6 +35,7 @@ LOOK_S = 1.0  # between two looks at the database …
 LOOK_SHARE = 20  # … or, where counting is slow, so many times as long as the last look took
 DRAIN_RETRY_S = 1.0  # nobody goes on copying into a folder that is drained: a truncated file is not waited for
 STATE_FILE_MODE = 0o600
+WORKER_NAME = "PHOTOCHROM_WORKER"  # hands a worker the name that its claims carry
 
 
 def up(settings: Settings, *, drain: bool, out: TextIO) -> ExitCode:
@@ -195,27 +196,14 @@ def _drain_settings(settings: Settings) -> dict[str, float]:
 def _children(settings: Settings, database: Database) -> list[Child]:
     """The parts that are our own verbs; the worker's name is new at every start, so that its leases are its alone."""
     handed = environment(settings)
+    logs = settings.state_dir / "logs"
 
-    def verb(name: str, *options: str) -> Callable[[str], list[str]]:
-        return lambda boot: [
-            sys.executable,
-            "-m",
-            "daemon.cli",
-            name,
-            *(option.format(boot=boot) for option in options),
-        ]
+    def child(verb: str, **more: Any) -> Child:
+        command = [sys.executable, "-m", "daemon.cli", verb]
+        return Child(verb, command, log=logs / f"{verb}.log", environ=handed, **more)
 
-    commands = {"watch": verb("watch"), "worker": verb("worker", "--name", "{boot}"), "beat": verb("beat")}
-    return [
-        Child(
-            name,
-            command,
-            log=settings.state_dir / "logs" / f"{name}.log",
-            environ=handed,
-            on_death=_Release(settings, database) if name == "worker" else lambda boot: None,
-        )
-        for name, command in commands.items()
-    ]
+    release = _Release(settings, database)
+    return [child("watch"), child("worker", boot_variable=WORKER_NAME, on_death=release), child("beat")]
 
 
 class _Release:

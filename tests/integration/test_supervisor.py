@@ -20,7 +20,7 @@ from daemon.progress import Console
 from daemon.supervisor import Stops, Supervisor
 
 folder, command = Path(sys.argv[1]), sys.argv[2]
-child = Child("worker", lambda boot: ["sh", "-c", command], log=folder / "worker.log", environ=os.environ,
+child = Child("worker", ["sh", "-c", command], log=folder / "worker.log", environ=os.environ,
               on_death=lambda boot: print("released", boot, flush=True))
 with Stops() as stops:
     supervisor = Supervisor(Console(sys.stdout), folder, started=[], to_start=[child])
