@@ -1,0 +1,163 @@
+"""The training step: generator against discriminator, TensorFlow's gradients over layers and losses of Keras.
+
+Letters in shapes: B batch, S side of the square picture. Light is L*/50 - 1 `[B, S, S, 1]`, colour ab/110
+`[B, S/2, S/2, 2]`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from model.config import Phase, Preset
+from model.losses import discriminator_loss, generator_loss, l1
+from model.networks import build_discriminator, build_generator, encoder_layers
+
+#: what a step returns, in this order
+LOSSES = ("g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio")
+
+Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class Adversaries:
+    """Generator, discriminator, their Adams and the generator's running mean (EMA)."""
+
+    def __init__(self, preset: Preset) -> None:
+        """Build both nets with the weights that Keras' seed gives them."""
+        self.preset = preset
+        self.generator = build_generator(preset.architecture)
+        self.discriminator = build_discriminator()
+        self.average = [tf.Variable(v.value, trainable=False) for v in self.generator.weights]
+        self._parts = self._split()
+        self.adam_discriminator = self._adam(preset.critic_rate)
+        self.adam_discriminator.build(self.discriminator.trainable_variables)
+        self.adams = [self._adam(0.0), self._adam(0.0)]
+        for adam, variables in zip(self.adams, self._parts, strict=True):
+            adam.build(variables)
+
+    def _adam(self, rate: float) -> keras.optimizers.Adam:
+        return keras.optimizers.Adam(rate, beta_1=self.preset.beta_1)
+
+    def _split(self) -> tuple[list[Any], list[Any]]:
+        """The generator's trainable variables: decoder, encoder."""
+        inside = {id(v) for layer in encoder_layers(self.generator) for v in layer.weights}
+        variables = self.generator.trainable_variables
+        return [v for v in variables if id(v) not in inside], [v for v in variables if id(v) in inside]
+
+    def reset_average(self) -> None:
+        """Start the running mean again from the generator as it is."""
+        for mean, variable in zip(self.average, self.generator.weights, strict=True):
+            mean.assign(variable.value)
+
+    def take_average(self) -> None:
+        """Go on from the running mean."""
+        for mean, variable in zip(self.average, self.generator.weights, strict=True):
+            variable.assign(mean)
+
+    def begin(self, phase: Phase) -> Step:
+        """Forget Adam's moments of the generator and compile the phase's step.
+
+        The step takes light, colour, the rate and the weight of the GAN term, and returns `LOSSES` stacked.
+        """
+        for adam in self.adams:
+            for variable in adam.variables:
+                variable.assign(ops.zeros_like(variable))
+        steps = {"l1": self._l1_step, "critic": self._critic_step, "adversarial": self._adversarial_step}
+        step = steps[phase.objective]
+        trains_encoder = phase.encoder_rate > 0
+        for layer in encoder_layers(self.generator):
+            layer.trainable = trains_encoder  # a frozen layer's running statistics stand still too
+
+        @tf.function
+        def compiled(light: tf.Tensor, colour: tf.Tensor, rate: tf.Tensor, gan_weight: tf.Tensor) -> tf.Tensor:
+            rates = (rate, rate * phase.encoder_rate) if trains_encoder else (rate,)
+            return step(light, colour, rates, gan_weight)
+
+        return compiled
+
+    def _apply(self, tape: tf.GradientTape, loss: tf.Tensor, rates: tuple[tf.Tensor, ...]) -> None:
+        parts = list(self._parts[: len(rates)])
+        gradients = tape.gradient(loss, parts)
+        for adam, rate, variables, wanted in zip(self.adams, rates, parts, gradients, strict=False):
+            adam.learning_rate.assign(rate)
+            adam.apply(wanted, variables)
+
+    def _follow(self) -> None:
+        """Running mean of all weights; the decay grows with the steps so that the start is soon forgotten."""
+        steps = tf.cast(self.adams[0].iterations, tf.float32)
+        decay = tf.minimum(self.preset.ema_decay, (1 + steps) / (10 + steps))
+        for mean, variable in zip(self.average, self.generator.weights, strict=True):
+            mean.assign_add((1 - decay) * (variable.value - mean))
+
+    def _l1_step(self, light: tf.Tensor, colour: tf.Tensor, rates: Any, _: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            ours = self.generator(light, training=True)
+            distance = l1(ours, colour)
+            loss = self.preset.l1_weight * distance
+        self._apply(tape, loss, rates)
+        self._follow()
+        return _stacked(0.0, distance, 0.0, 0.0, ours, colour)
+
+    def _critic_step(self, light: tf.Tensor, colour: tf.Tensor, _: Any, __: tf.Tensor) -> tf.Tensor:
+        ours = self.generator(light, training=False)
+        losses = self._teach(light, colour, ours)
+        return _stacked(0.0, l1(ours, colour), losses[1], losses[2], ours, colour)
+
+    def _adversarial_step(self, light: tf.Tensor, colour: tf.Tensor, rates: Any, gan_weight: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            ours = self.generator(light, training=True)
+            fake = self.discriminator(_seen(light, ours), training=False)
+            losses = generator_loss(fake, ours, colour, gan_weight, self.preset.l1_weight)
+            loss = losses[0]
+        self._apply(tape, loss, rates)
+        self._follow()
+        judged = self._teach(light, colour, tf.stop_gradient(ours))
+        return _stacked(losses[1], losses[2], judged[1], judged[2], ours, colour)
+
+    def _teach(self, light: tf.Tensor, colour: tf.Tensor, ours: tf.Tensor) -> tf.Tensor:
+        """One step of the discriminator; real and fake in one batch, so that its spectral norms are taken once."""
+        variables = self.discriminator.trainable_variables
+        with tf.GradientTape() as tape:
+            pictures = ops.concatenate([_seen(light, colour), _seen(light, ours)], axis=0)
+            real, fake = ops.split(self.discriminator(pictures, training=True), 2, axis=0)
+            losses = discriminator_loss(real, fake)
+            loss = losses[0]
+        self.adam_discriminator.apply(tape.gradient(loss, variables), variables)
+        return losses
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every array that resuming needs, by name."""
+        return {name: np.asarray(variable) for name, variable in self._named()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Put back what `state` gave."""
+        for name, variable in self._named():
+            variable.assign(state[name])
+
+    def _named(self) -> list[tuple[str, Any]]:
+        groups = {
+            "generator": self.generator.weights,
+            "discriminator": self.discriminator.weights,
+            "average": self.average,
+            "adam_decoder": self.adams[0].variables,
+            "adam_encoder": self.adams[1].variables,
+            "adam_discriminator": self.adam_discriminator.variables,
+        }
+        return [(f"{group}{i}", v) for group, variables in groups.items() for i, v in enumerate(variables)]
+
+
+def _seen(light: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
+    """What the discriminator sees: light shrunk to the colour's size beside the colour, `[B, S/2, S/2, 3]`."""
+    return ops.concatenate([ops.average_pool(light, 2, 2), colour], axis=-1)
+
+
+def _stacked(gan: Any, distance: Any, real: Any, fake: Any, ours: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
+    ratio = ops.mean(_chroma(ours)) / (ops.mean(_chroma(colour)) + 1e-6)
+    return ops.stack([ops.cast(v, "float32") for v in (gan, distance, real, fake, ratio)])
+
+
+def _chroma(colour: tf.Tensor) -> tf.Tensor:
+    return ops.sqrt(ops.sum(ops.square(colour), axis=-1))

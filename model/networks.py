@@ -1,0 +1,116 @@
+"""Generator (U-Net) and discriminator (PatchGAN) in backend-neutral Keras.
+
+Letters in shapes: B batch, S side of the square picture (a multiple of 32). Light is L*/50 - 1, colour is ab/110.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from model.config import Architecture, ConfigError
+
+#: EfficientNet-Lite0 (Tan & Le 2019; tensorflow/tpu lite) after its stem: repeats, channels, stride, expansion, kernel
+LITE0_STAGES = (
+    (1, 16, 1, 1, 3),
+    (2, 24, 2, 6, 3),
+    (2, 40, 2, 6, 5),
+    (3, 80, 2, 6, 3),
+    (3, 112, 1, 6, 5),
+    (4, 192, 2, 6, 5),
+    (1, 320, 1, 6, 3),
+)
+
+#: a symbolic tensor of the graph under construction
+Tensor = Any
+
+
+def _normalised(x: Tensor, name: str) -> Tensor:
+    return layers.BatchNormalization(epsilon=1e-3, name=name)(x)
+
+
+def _inverted_residual(x: Tensor, block: int, out: int, stride: int, expand: int, kernel: int) -> Tensor:
+    """MobileNetV2's block (Sandler et al. 2018) with ReLU6 and the layer names of the published weights."""
+    channels, prefix, y = int(x.shape[-1]), f"_blocks.{block}.", x
+    if expand != 1:
+        y = layers.Conv2D(channels * expand, 1, use_bias=False, name=prefix + "_expand_conv")(y)
+        y = layers.ReLU(6.0)(_normalised(y, prefix + "_bn0"))
+    y = layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=prefix + "_depthwise_conv")(y)
+    y = layers.ReLU(6.0)(_normalised(y, prefix + "_bn1"))
+    y = _normalised(layers.Conv2D(out, 1, use_bias=False, name=prefix + "_project_conv")(y), prefix + "_bn2")
+    return layers.Add()([y, x]) if stride == 1 and channels == out else y
+
+
+def _lite0_encoder(light: Tensor) -> list[Tensor]:
+    """`[B, S, S, 1]` -> features at strides 2, 4, 8, 16, 32."""
+    x = layers.Concatenate()([light, light, light])
+    x = layers.ReLU(6.0)(_normalised(layers.Conv2D(32, 3, 2, "same", use_bias=False, name="_conv_stem")(x), "_bn0"))
+    block, stages = 0, []
+    for repeats, out, stride, expand, kernel in LITE0_STAGES:
+        for repeat in range(repeats):
+            x = _inverted_residual(x, block, out, stride if repeat == 0 else 1, expand, kernel)
+            block += 1
+        stages.append(x)
+    return [stages[0], stages[1], stages[2], stages[4], stages[6]]
+
+
+def _plain_encoder(light: Tensor, channels: tuple[int, ...]) -> list[Tensor]:
+    """`[B, S, S, 1]` -> features at strides 2, 4, 8, 16, 32 by 4x4 convolutions, as in pix2pix."""
+    x, features = light, []
+    for depth, width in enumerate(channels):
+        x = layers.Conv2D(width, 4, 2, "same", use_bias=False, name=f"p{depth}c")(x)
+        x = layers.LeakyReLU(0.2)(layers.BatchNormalization(name=f"p{depth}b")(x))
+        features.append(x)
+    return features
+
+
+def _conv(x: Tensor, channels: int, name: str) -> Tensor:
+    x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name + "c")(x)
+    return layers.ReLU()(layers.BatchNormalization(name=name + "b")(x))
+
+
+def _decoder(features: list[Tensor], channels: tuple[int, ...]) -> Tensor:
+    """Features at strides 2 to 32 -> ab/110 at stride 2; resize, then convolve: no checkerboard (Odena et al. 2016)."""
+    x = _conv(features[-1], channels[0], "d0")
+    for depth, (skip, width) in enumerate(zip(reversed(features[:-1]), channels[1:], strict=True)):
+        x = layers.Concatenate()([layers.UpSampling2D(interpolation="bilinear")(x), skip])
+        x = _conv(x, width, f"u{depth}a")
+        if depth < len(features) - 2:
+            x = _conv(x, width, f"u{depth}b")
+    return layers.Conv2D(2, 3, padding="same", activation="tanh", name="ab")(x)
+
+
+def build_generator(architecture: Architecture) -> keras.Model:
+    """The generator: light `[B, S, S, 1]` in -1..1 -> ab/110 `[B, S/2, S/2, 2]` in -1..1.
+
+    U-Net (Ronneberger et al. 2015) predicting colour at half the light's size, where the eye is no sharper.
+
+    Raises:
+        ConfigError: the architecture's kind is unknown.
+    """
+    light = layers.Input((None, None, 1), name="light")
+    if architecture.kind == "lite0_unet":
+        features = _lite0_encoder(light)
+    elif architecture.kind == "plain_unet":
+        features = _plain_encoder(light, architecture.plain_channels)
+    else:
+        raise ConfigError(f"This release cannot build a generator of the kind '{architecture.kind}'.")
+    return keras.Model(light, _decoder(features, architecture.decoder_channels), name=architecture.kind)
+
+
+def build_discriminator() -> keras.Model:
+    """PatchGAN (Isola et al. 2017): light and ab/110 `[B, S/2, S/2, 3]` -> logits `[B, S/16, S/16, 1]`, one per patch.
+
+    Three strided layers see 46x46 patches; spectral normalisation (Miyato et al. 2018) bounds each layer's gain.
+    """
+    picture = layers.Input((None, None, 3), name="light_and_colour")
+    x = picture
+    for depth, channels in enumerate((64, 128, 256)):
+        convolution = layers.Conv2D(channels, 4, 2, "same", name=f"c{depth}")
+        x = layers.LeakyReLU(0.2)(layers.SpectralNormalization(convolution, name=f"s{depth}")(x))
+    return keras.Model(picture, layers.Conv2D(1, 4, 1, "same", name="logit")(x), name="patchgan")
+
+
+def encoder_layers(generator: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of the generator that belong to its encoder (by the names given above)."""
+    return [layer for layer in generator.layers if layer.name.startswith("_") or layer.name.startswith("p")]

@@ -1,0 +1,143 @@
+"""Versions of the generator on disk: one folder each with `config.json` and fp16 weights, checked before they serve."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from model.config import ConfigError, architecture_from
+from model.networks import build_generator
+from model.weights_file import WeightsFileError, read_weights
+
+#: the versions that come with the product; the file CURRENT names the one that serves
+SHIPPED = Path(__file__).parent / "weights"
+
+
+class WeightsError(ValueError):
+    """A version's folder is missing, incomplete, changed, or made for another release."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version as its `config.json` describes it."""
+
+    name: str
+    directory: Path
+    weights_sha256: str
+    serve_size_px: int
+    #: what ab is multiplied by after the net (and after the flip average)
+    saturation: float
+    #: the whole record: architecture, `flip_average`, how it was trained
+    config: dict[str, Any]
+
+    @property
+    def flip_average(self) -> bool:
+        """Whether to serve the mean of the prediction and of the mirrored picture's."""
+        return bool(self.config.get("flip_average", False))
+
+
+def open_version(directory: Path) -> Version:
+    """Read a version's record; the weights are not read yet.
+
+    Raises:
+        WeightsError: the folder has no readable `config.json`, or it lacks a field.
+    """
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        version = Version(
+            name=str(config["name"]),
+            directory=directory,
+            weights_sha256=str(config["weights"]["sha256"]),
+            serve_size_px=int(config["serve_size_px"]),
+            saturation=float(config["saturation"]),
+            config=config,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} does not describe a version ({error!r}); install the weights again.") from error
+    if version.serve_size_px < 32 or version.serve_size_px % 32 or not 0 < version.saturation < 4:
+        raise WeightsError(f"{path} has a serving size or saturation that no net can serve; install the weights again.")
+    return version
+
+
+def shipped() -> Version:
+    """The version that comes with the product and serves by default.
+
+    Raises:
+        WeightsError: there is none, or its record is broken.
+    """
+    pointer = SHIPPED / "CURRENT"
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise WeightsError(f"{pointer} is missing; install the product again.") from error
+    return open_version(SHIPPED / name)
+
+
+def weights_path(version: Version) -> Path:
+    """The file of the version's generator."""
+    return version.directory / str(version.config["weights"].get("file", "generator.npz"))
+
+
+def load_generator(version: Version) -> keras.Model:
+    """Check the sha256 of the version's weights, build the net and fill it.
+
+    Raises:
+        WeightsError: the file is missing, not the one recorded, or does not fit the recorded architecture.
+    """
+    path = weights_path(version)
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise WeightsError(f"The weights {path} cannot be read ({error.strerror}); install them again.") from error
+    if digest != version.weights_sha256:
+        raise WeightsError(
+            f"The weights {path} are not those that version {version.name} was published with "
+            f"(sha256 {digest[:12]}…, recorded {version.weights_sha256[:12]}…); install them again."
+        )
+    try:
+        generator = build_generator(architecture_from(version.config["architecture"]))
+        read_weights(generator, path)
+    except (ConfigError, WeightsFileError, KeyError) as error:
+        raise WeightsError(f"Version {version.name} cannot be loaded: {error}") from error
+    return generator
+
+
+def sha256_of(path: Path) -> str:
+    """The file's sha256 as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def publish_version(
+    source: Path, directory: Path, *, name: str, saturation: float, config: dict[str, Any], discriminator: Path | None
+) -> Version:
+    """Make a version's folder from weights that training left behind; the folder appears complete or not at all.
+
+    Args:
+        source: the generator's npz.
+        directory: the folder to make; it must not exist.
+        name: the version's name.
+        saturation: as calibrated on the hold-out.
+        config: further fields of the record: `architecture`, `serve_size_px`, `flip_average`, `training`.
+        discriminator: the discriminator's npz for a later warm start, or None.
+
+    Raises:
+        WeightsError: the folder exists already, or the weights do not load.
+    """
+    if directory.exists():
+        raise WeightsError(f"{directory} exists already; a version is never changed, choose another name.")
+    partial = directory.with_name(f".{directory.name}.partial")
+    partial.mkdir(parents=True)
+    files = {"generator.npz": source} | ({"discriminator.npz": discriminator} if discriminator else {})
+    for file_name, path in files.items():
+        (partial / file_name).write_bytes(path.read_bytes())
+    weights = {"file": "generator.npz", "sha256": sha256_of(partial / "generator.npz"), "dtype": "float16"}
+    record = {"name": name, "saturation": saturation, "weights": weights} | config
+    (partial / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    load_generator(open_version(partial))
+    partial.rename(directory)
+    return open_version(directory)
