@@ -210,9 +210,11 @@ def alembic_config(database: Database) -> Any:
     return config
 
 
-def migrated(database: Database) -> bool:
-    """Is the schema there?"""
-    return sa.inspect(database.engine).has_table("jobs")
+def refuse_unmigrated(database: Database) -> None:
+    """Raise DatabaseUnusable when the schema is not there, DatabaseNewer when it is a newer program's."""
+    refuse_newer(database)
+    if not sa.inspect(database.engine).has_table("jobs"):
+        raise DatabaseUnusable("The database has no tables yet. Run `photochrom up` or `photochrom migrate` first.")
 
 
 def _first_line(error: BaseException) -> str:

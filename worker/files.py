@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -29,9 +30,12 @@ class Stamp:
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, inode)
 
 
-def stamp(file: SourceFile) -> Stamp:
-    """The stamp that the record holds."""
-    return Stamp(file.size_bytes, file.mtime_ns, file.ctime_ns, file.inode)
+class Known(NamedTuple):
+    """What the record says of a file, as far as a scan needs it."""
+
+    id: int
+    state: FileState
+    stamp: Stamp
 
 
 def watch_root(
@@ -68,28 +72,17 @@ def watch_root(
     if taken.rowcount != 1:  # type: ignore[attr-defined]
         return None
     session.refresh(root)
-    known = json.loads(root.identity)
-    moved = [key for key in ("mount_source", "fs_type") if known.get(key) != identity.get(key)]
-    if root.path == path and moved:
-        set_root_state(
-            session,
-            root,
-            RootState.OFFLINE,
-            f"It was on {known.get('mount_source')} ({known.get('fs_type')}) and is now on "
-            f"{identity.get('mount_source')} ({identity.get('fs_type')}). Mount it again; "
-            "if the move is meant, give the root a new name in photochrom.toml.",
+    was, now = (root.fs_type, json.loads(root.identity).get("source")), (fs_type, identity.get("source"))
+    if root.path == path and was != now:
+        root.state = RootState.OFFLINE
+        root.reason = (
+            f"It was on {was[1]} ({was[0]}) and is now on {now[1]} ({now[0]}). Mount it again; "
+            "if the move is meant, give the root a new name in photochrom.toml."
         )
     else:
-        set_root_state(session, root, RootState.ONLINE, "")
-        root.identity = json.dumps(identity, sort_keys=True)
+        root.state, root.reason, root.identity = RootState.ONLINE, "", json.dumps(identity, sort_keys=True)
         root.path, root.output, root.mode, root.fs_type = path, output, mode, fs_type
     return root
-
-
-def set_root_state(session: Session, root: Root, state: RootState, reason: str) -> None:
-    """Record whether a root is there; its files keep their states."""
-    root.state, root.reason = state, reason
-    session.flush()
 
 
 def release_roots(session: Session, watcher: str) -> None:
@@ -106,10 +99,15 @@ def scanned(session: Session, name: str, *, seconds: float, files: int) -> None:
     )
 
 
-def in_directory(session: Session, root: str, directory: bytes) -> dict[bytes, SourceFile]:
+def in_directory(session: Session, root: str, directory: bytes) -> dict[bytes, Known]:
     """The recorded files of one directory (not of those below it), by path below the root."""
-    rows = session.scalars(sa.select(SourceFile).where(SourceFile.root == root, SourceFile.directory == directory))
-    return {row.path: row for row in rows}
+    f = SourceFile
+    rows = session.execute(
+        sa.select(f.path, f.id, f.state, f.size_bytes, f.mtime_ns, f.ctime_ns, f.inode).where(
+            f.root == root, f.directory == directory
+        )
+    )
+    return {path: Known(file_id, state, Stamp(*stamp)) for path, file_id, state, *stamp in rows}
 
 
 def directories(session: Session, root: str) -> Iterator[bytes]:
@@ -126,36 +124,50 @@ def directories(session: Session, root: str) -> Iterator[bytes]:
         last = page[-1]
 
 
-def in_states(session: Session, root: str, states: Sequence[FileState], limit: int) -> Sequence[SourceFile]:
-    """Recorded files of a root in these states, oldest first."""
-    return session.scalars(
-        sa.select(SourceFile)
-        .where(SourceFile.root == root, SourceFile.state.in_(states))
-        .order_by(SourceFile.id)
-        .limit(limit)
-    ).all()
-
-
-def found(session: Session, root: str, path: bytes, seen: Stamp) -> SourceFile:
-    """A new file: it settles."""
-    file = SourceFile(
-        root=root,
-        directory=os.path.dirname(path),
-        path=path,
-        display_path=display(path),
-        state=FileState.SETTLING,
-        reason="It was just found; it must be quiet first.",
-        **dataclasses.asdict(seen),
+def found(session: Session, root: str, path: bytes, seen: Stamp) -> None:
+    """Record a new file: it settles."""
+    session.add(
+        SourceFile(
+            root=root,
+            directory=os.path.dirname(path),
+            path=path,
+            display_path=display(path),
+            state=FileState.SETTLING,
+            reason="It was just found; it must be quiet first.",
+            **dataclasses.asdict(seen),
+        )
     )
-    session.add(file)
-    return file
 
 
-def enter(file: SourceFile, state: FileState, reason: str, seen: Stamp | None = None) -> None:
-    """Put a file into a state; `since` tells when it entered it, and stays while only the reason changes."""
-    if file.state is not state:
-        file.since = after(0)
-    file.state, file.reason = state, reason
+def by_path(session: Session, root: str, path: bytes) -> SourceFile | None:
+    """The record of one file."""
+    return session.scalars(sa.select(SourceFile).where(SourceFile.root == root, SourceFile.path == path)).one_or_none()
+
+
+def put(
+    session: Session, file_id: int, state: FileState, reason: str, seen: Stamp | None = None, **fields: Any
+) -> None:
+    """Put a file into a state; `since` tells when it entered it, and stays while only the reason changes.
+
+    Args:
+        session: a writing session.
+        file_id: the file's row.
+        state: the new state.
+        reason: one sentence.
+        seen: the stamp to record, if it is to change.
+        fields: further columns (`sha256`, `job_id`).
+    """
     if seen is not None:
-        for name, value in dataclasses.asdict(seen).items():
-            setattr(file, name, value)
+        fields |= dataclasses.asdict(seen)
+    since = sa.case((SourceFile.state == state, SourceFile.since), else_=after(0))
+    session.execute(
+        sa.update(SourceFile)
+        .where(SourceFile.id == file_id)
+        .values(state=state, reason=reason, since=since, **fields)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def set_offline(session: Session, name: str, reason: str) -> None:
+    """Record that a root is not there; its files keep their states."""
+    session.execute(sa.update(Root).where(Root.name == name).values(state=RootState.OFFLINE, reason=reason))

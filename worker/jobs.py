@@ -6,7 +6,7 @@ that a worker which dies, however it dies, has left its strike behind.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from worker.db import after
 from worker.errors import JobMoved, PhotochromError, Settles
+from worker.settings import Settings
 from worker.tables import Job, JobEvent, JobState, SourceFile
 
 #: state → the states it may be entered from
@@ -51,6 +52,13 @@ class Strikes:
     lost: int
     retry_s: float
     wait_s: float
+
+
+def strikes(settings: Settings) -> Strikes:
+    """The strike rules in force."""
+    return Strikes(
+        failures=settings.max_failures, lost=settings.max_lost, retry_s=settings.retry_s, wait_s=settings.wait_s
+    )
 
 
 def _move(session: Session, job_id: int, to: JobState, *where: Any, note: str = "", **changes: Any) -> Job:
@@ -107,7 +115,7 @@ def submit(
     return job, True
 
 
-def _elder_twin() -> sa.Exists:
+def elder_twin() -> sa.Exists:
     """An earlier job with the same bytes that is about to give a derivative to copy."""
     elder = aliased(Job)
     return (
@@ -116,13 +124,14 @@ def _elder_twin() -> sa.Exists:
             elder.source_sha256 == Job.source_sha256,
             elder.variant == Job.variant,
             elder.id < Job.id,
-            sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, _due(elder))),
+            sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder))),
         )
         .correlate(Job)
     )
 
 
-def _due(job: Any) -> sa.ColumnElement[bool]:
+def due(job: Any) -> sa.ColumnElement[bool]:
+    """Its back-off, if any, is over (`job`: the table or an alias of it)."""
     return sa.or_(job.not_before.is_(None), job.not_before <= after(0))
 
 
@@ -139,8 +148,8 @@ def claim(
             session,
             job_id,
             JobState.RUNNING,
-            _due(Job),
-            ~_elder_twin(),
+            due(Job),
+            ~elder_twin(),
             claim_no=Job.claim_no + 1,
             lost=Job.lost + 1,
             worker=worker,
@@ -159,13 +168,15 @@ def _held(job: Job) -> sa.ColumnElement[bool]:
     return sa.and_(Job.state == JobState.RUNNING, Job.claim_no == job.claim_no)
 
 
-def renew(session: Session, job: Job, lease_s: float) -> None:
-    """Renew the lease of a claimed job.
+def renew(session: Session, job: Job, lease_s: float, **target: Any) -> None:
+    """Renew the lease of a claimed job and, before publishing, record what is about to be published and where.
 
     Raises:
-        JobMoved: the claim is void.
+        JobMoved: the claim is void; nothing may be published.
     """
-    renewed = session.execute(sa.update(Job).where(Job.id == job.id, _held(job)).values(lease_until=after(lease_s)))
+    renewed = session.execute(
+        sa.update(Job).where(Job.id == job.id, _held(job)).values(lease_until=after(lease_s), **target)
+    )
     if renewed.rowcount != 1:  # type: ignore[attr-defined]
         raise JobMoved(f"The claim {job.claim_no} on job {job.id} is void.")
 
@@ -190,7 +201,7 @@ def finish(session: Session, job: Job, state: JobState, *, reason: str, **fields
     )
 
 
-def fail(session: Session, job: Job, error: PhotochromError, strikes: Strikes, traceback: str = "") -> Job:
+def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, traceback: str = "") -> Job:
     """Settle a claimed job after an error, by the error's own rule: again, wait, skip or quarantine.
 
     Raises:
@@ -205,12 +216,12 @@ def fail(session: Session, job: Job, error: PhotochromError, strikes: Strikes, t
     if error.settles is Settles.SKIP:
         return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
     if error.settles is Settles.WAIT:
-        return _again(session, job, after(strikes.wait_s), f"Waits: {message}", **evidence)
+        return _again(session, job, after(rules.wait_s), f"Waits: {message}", **evidence)
     failures = job.failures + 1
-    if error.settles is Settles.QUARANTINE or failures >= strikes.failures:
+    if error.settles is Settles.QUARANTINE or failures >= rules.failures:
         evidence["failures"] = failures
         return finish(session, job, JobState.QUARANTINED, reason=message, **evidence)
-    pause_s = strikes.retry_s * 2 ** (failures - 1)
+    pause_s = rules.retry_s * 2 ** (failures - 1)
     return _again(session, job, after(pause_s), f"Will be tried again: {message}", failures=failures, **evidence)
 
 
@@ -235,12 +246,12 @@ def _again(session: Session, job: Job, not_before: Any, reason: str, **fields: A
     )
 
 
-def expire(session: Session, strikes: Strikes, *, worker: str | None = None) -> list[Job]:
+def expire(session: Session, rules: Strikes, *, worker: str | None = None) -> list[Job]:
     """Take back the jobs of workers that are gone: leases that ran out, or all of `worker`'s.
 
     Args:
         session: a writing session.
-        strikes: after `strikes.lost` lost workers a job is quarantined.
+        rules: after `rules.lost` lost workers a job is quarantined.
         worker: a worker known to be dead, by its name; its leases need not run out.
     """
     gone = Job.worker.startswith(worker, autoescape=True) if worker else Job.lease_until < after(0)
@@ -248,7 +259,7 @@ def expire(session: Session, strikes: Strikes, *, worker: str | None = None) -> 
     moved = []
     for job in expired:
         why = f"The worker {job.worker} was lost while it had this scan"
-        if job.lost >= strikes.lost:
+        if job.lost >= rules.lost:
             moved.append(
                 _move(
                     session,
@@ -300,59 +311,17 @@ def retry(session: Session, job_id: int, note: str = "retry") -> Job:
     )
 
 
-def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s: float = 10) -> Sequence[Job]:
-    """Jobs whose message should be sent now, most urgent and oldest first.
-
-    That is: due and never sent; or sent, and the message is known to be lost. It is lost when the broker holds no
-    message any more, or when a job of the same priority that was sent later has been claimed already.
-
-    Args:
-        session: any session.
-        in_flight: most jobs that may be with the broker or a worker; the rest waits in the table.
-        broker_empty: whether the queue holds no message.
-        grace_s: seconds that any message may be under way.
-    """
-    overtaker = aliased(Job)
-    overtaken = (
-        sa.exists()
-        .where(
-            overtaker.state != JobState.QUEUED,
-            overtaker.priority == Job.priority,
-            overtaker.started_at >= overtaker.dispatched_at,
-            overtaker.dispatched_at > Job.dispatched_at,
-        )
-        .correlate(Job)
-    )
-    lost = sa.and_(Job.dispatched_at < after(-grace_s), sa.true() if broker_empty else overtaken)
-    flying = session.scalar(
-        sa.select(sa.func.count())
-        .select_from(Job)
-        .where(
-            sa.or_(
-                Job.state == JobState.RUNNING,
-                sa.and_(Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None), ~lost),
-            )
-        )
-    )
-    room = max(0, in_flight - (flying or 0))
+def missed(session: Session, root: str) -> Sequence[Job]:
+    """Jobs of a root that were skipped because their file was not there."""
     return session.scalars(
-        sa.select(Job)
-        .where(Job.state == JobState.QUEUED, _due(Job), sa.or_(Job.dispatched_at.is_(None), lost), ~_elder_twin())
-        .order_by(Job.priority, Job.id)
-        .limit(room)
+        sa.select(Job).where(Job.root == root, Job.state == JobState.SKIPPED, Job.error_class == "vanished")
     ).all()
 
 
-def mark_dispatched(session: Session, job_ids: Collection[int]) -> None:
-    """Note that messages for these jobs are about to be sent."""
-    session.execute(
-        sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED).values(dispatched_at=after(0))
-    )
-
-
-def mark_undelivered(session: Session, job_ids: Collection[int]) -> None:
-    """Note that these messages could not be sent after all."""
-    session.execute(sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED).values(dispatched_at=None))
+def anything_expired(session: Session) -> bool:
+    """Is there a running job whose lease ran out?"""
+    void = sa.select(Job.id).where(Job.state == JobState.RUNNING, Job.lease_until < after(0)).limit(1)
+    return session.scalar(void) is not None
 
 
 def twin_result(session: Session, job: Job) -> Job | None:

@@ -17,8 +17,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from worker.errors import UnknownSetting
 
 PREFIX = "PHOTOCHROM_"
-#: names in the environment that choose where settings come from or are meant for tests, and are no settings
-NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT"})
+#: names in the environment that are no settings: the file to read, test faults, a worker's name from its supervisor
+NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT", "PHOTOCHROM_WORKER"})
 #: a unix socket's path may have 107 bytes on Linux and 103 on macOS
 SOCKET_PATH_MAX_BYTES = 100
 

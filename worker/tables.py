@@ -183,6 +183,41 @@ class JobEvent(Base):
     note: Mapped[str] = mapped_column(sa.Text, default="")
 
 
+#: the view for whoever asks the database; its columns are an interface and only ever grow
+# fmt: off
+JOB_STATUS = sa.table(
+    "job_status",
+    *(
+        sa.column(name)
+        for name in (
+            "id",
+            "state",
+            "reason",
+            "root",
+            "path",
+            "output_path",
+            "source_sha256",
+            "output_sha256",
+            "pixels_sha256",
+            "model_version",
+            "variant",
+            "attempts",
+            "failures",
+            "lost",
+            "worker",
+            "device",
+            "host",
+            "error_class",
+            "error_message",
+            "duplicate_of",
+            "size_bytes",
+        )
+    ),
+    *(sa.column(name, UtcTime()) for name in ("not_before", "created_at", "started_at", "finished_at")),
+)
+# fmt: on
+
+
 def display(path: bytes) -> str:
     r"""A file name for people and JSON: UTF-8 where it is, `\xNN` for bytes that are none, `\n` for line ends.
 

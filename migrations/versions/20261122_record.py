@@ -13,8 +13,12 @@ depends_on = None
 VIEWS = {
     "job_status": """
         SELECT jobs.id AS id, jobs.state AS state, jobs.reason AS reason, jobs.root AS root,
-               jobs.display_path AS path, jobs.display_output_path AS output_path,
-               jobs.source_sha256 AS source_sha256, jobs.output_sha256 AS output_sha256,
+               jobs.display_path AS path,
+               CASE WHEN jobs.state IN ('done', 'needs_review', 'duplicate') THEN jobs.display_output_path END
+                   AS output_path,
+               jobs.source_sha256 AS source_sha256,
+               CASE WHEN jobs.state IN ('done', 'needs_review', 'duplicate') THEN jobs.output_sha256 END
+                   AS output_sha256,
                jobs.pixels_sha256 AS pixels_sha256, jobs.model_version AS model_version, jobs.variant AS variant,
                jobs.claim_no AS attempts, jobs.failures AS failures, jobs.lost AS lost,
                jobs.worker AS worker, jobs.device AS device, jobs.host AS host,

@@ -1,0 +1,91 @@
+"""The command `photochrom`. Verbs are named by string and loaded when used: `--help` loads nothing heavy."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from worker.errors import PhotochromError
+
+#: verb → (where its command lives, what it does)
+VERBS: Final[dict[str, tuple[str, str]]] = {
+    "up": ("daemon.processes:up", "Watch, queue and colour on this machine: all parts in one command."),
+    "status": ("daemon.questions:status", "What is watched, waiting, being worked on, done."),
+    "why": ("daemon.questions:why", "One sentence about any path: what became of it, and why."),
+    "jobs": ("daemon.questions:jobs_", "List jobs."),
+    "retry": ("daemon.questions:retry", "Send quarantined or skipped jobs back into the queue."),
+    "colorize": ("worker.commands:colorize", "Colour files now, without queue or database."),
+    "verify": ("worker.commands:verify", "Compare a derivative's lightness with its master's."),
+    "train": ("worker.commands:train", "Train a generator on a folder of colour photos."),
+    "evaluate": ("worker.commands:evaluate", "Score a generator on a folder of colour photos."),
+    "watch": ("daemon.processes:watch_", "Only the watcher and dispatcher, for a host of its own."),
+    "worker": ("daemon.processes:worker", "Only a colouring worker, for a host of its own."),
+    "beat": ("daemon.processes:beat", "Only the scheduler of periodic tasks."),
+    "migrate": ("daemon.processes:migrate_", "Bring the database to this version's schema."),
+    "doctor": ("daemon.questions:doctor", "Check settings, folders, database, broker, weights."),
+    "config": ("daemon.questions:config", "Print the settings in force."),
+}
+
+
+def _use_state_dir(_context: click.Context, _option: click.Parameter, value: Path | None) -> None:
+    """The environment is how settings reach every part, also processes that we start."""
+    if value is not None:
+        os.environ["PHOTOCHROM_STATE_DIR"] = os.path.abspath(value)
+
+
+def _state_dir_option() -> click.Option:
+    return click.Option(
+        ["--state-dir"],
+        type=click.Path(path_type=Path),
+        callback=_use_state_dir,
+        expose_value=False,
+        help="Database, broker and logs of this installation [default: ./.photochrom].",
+    )
+
+
+class Verbs(click.Group):
+    """Loads a verb when it is used; turns our errors into one sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the order a newcomer needs them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module; every verb also takes --state-dir."""
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        if not any(parameter.name == "state_dir" for parameter in command.params):
+            command.params.append(_state_dir_option())
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of verbs, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, help_) for verb, (_, help_) in VERBS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except PhotochromError as error:
+            click.echo(f"photochrom: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(
+    cls=Verbs,
+    params=[_state_dir_option()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `photochrom up`, then drop scans into ./scans. Every verb has its own --help.",
+)
+@click.version_option(package_name="photochrom")
+def main() -> None:
+    """Colour for whole archives of black-and-white scans, unattended. Originals are never touched."""
+
+
+if __name__ == "__main__":
+    main(prog_name="photochrom")

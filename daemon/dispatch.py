@@ -1,0 +1,66 @@
+"""From rows to messages: send what is due, keep few in flight, send again what was lost, take back void claims."""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from worker import jobs, outbox, queue
+from worker.db import Database
+from worker.errors import BrokerUnavailable
+from worker.settings import Settings
+from worker.tables import Job
+
+logger = logging.getLogger(__name__)
+
+#: a message may be under way so long before its absence means something
+GRACE_S: Final = 10
+
+
+class Dispatcher:
+    """Publishes job ids. Two of them on one database only send a message too many, which no claim accepts twice."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self._down = False
+
+    def dispatch(self) -> int:
+        """Send the messages that are due now; returns how many. A silent broker is logged once and waited for."""
+        with self.database.reading() as session:
+            if not outbox.anything_queued(session):
+                return 0
+        try:
+            broker_empty = queue.waiting() == 0
+            with self.database.writing() as session:
+                due = outbox.to_dispatch(
+                    session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S
+                )
+                outbox.mark_dispatched(session, [job.id for job in due])
+            self._send(due)
+        except BrokerUnavailable as error:
+            if not self._down:
+                logger.warning("broker_down", extra={"why": str(error)})
+            self._down = True
+            return 0
+        if self._down:
+            logger.warning("broker_back")
+        self._down = False
+        return len(due)
+
+    def _send(self, due: Sequence[Job]) -> None:
+        for position, job in enumerate(due):
+            try:
+                queue.send(job.id, job.priority)
+            except BrokerUnavailable:
+                with self.database.writing() as session:
+                    outbox.mark_undelivered(session, [unsent.id for unsent in due[position:]])
+                raise
+
+    def sweep(self) -> None:
+        """Take back the jobs of workers that have not renewed their lease."""
+        with self.database.reading() as session:
+            if not jobs.anything_expired(session):
+                return
+        with self.database.writing() as session:
+            for job in jobs.expire(session, jobs.strikes(self.settings)):
+                logger.warning("lease_expired", extra={"job_id": job.id, "state": job.state, "worker": job.worker})

@@ -1,0 +1,92 @@
+"""What `photochrom doctor` looks at: each finding says what is well, or what to do."""
+
+import dataclasses
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon import roots
+from daemon.broker import check_broker
+from worker.db import open_database, refuse_unmigrated
+from worker.errors import ExitCode, PhotochromError
+from worker.settings import Settings, broker_socket
+
+LOW_SPACE_BYTES = 2 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    says: str
+    exit_code: int = ExitCode.OK
+
+
+def all_findings(settings: Settings) -> list[Finding]:
+    """Look at everything; nothing is changed. Settings that reach this point are well-formed already."""
+    findings = [Finding("settings", True, "every name is known and in range")]
+    findings += _folders(settings)
+    for what, look in (("database", _database), ("broker", _broker), ("disk", _disk), ("weights", _weights)):
+        findings.append(_finding(what, look, settings))
+    return findings
+
+
+def _finding(what: str, look: Callable[[Settings], str], settings: Settings) -> Finding:
+    try:
+        return Finding(what, True, look(settings))
+    except PhotochromError as error:
+        return Finding(what, False, str(error), error.exit_code)
+
+
+def _folders(settings: Settings) -> list[Finding]:
+    faults = [Finding("folders", False, str(fault), fault.exit_code) for fault in roots.root_faults(settings)]
+    if faults:
+        return faults
+    return [
+        Finding(
+            "folder", True, f"{root.path} → {root.output}, watched by {roots.watch_mode(root, mount)} ({mount.fs_type})"
+        )
+        for root in settings.watched
+        for mount in [roots.mount_of(root.path)]
+    ]
+
+
+def _database(settings: Settings) -> str:
+    if not settings.database_url and not (settings.state_dir / "photochrom.db").is_file():
+        return "not made yet; `photochrom up` makes it"
+    database = open_database(settings.database)
+    try:
+        refuse_unmigrated(database)
+        return f"{database.engine.url.render_as_string(hide_password=True)} answers, its schema is this version's"
+    finally:
+        database.dispose()
+
+
+def _broker(settings: Settings) -> str:
+    if not settings.broker_url and not broker_socket(settings.state_dir).exists():
+        return "the embedded broker is not running; `photochrom up` starts it"
+    check_broker(settings)
+    return "answers"
+
+
+def _disk(settings: Settings) -> str:
+    low = []
+    for folder in {settings.state_dir, *(root.output for root in settings.watched)}:
+        there = next(level for level in (folder, *folder.parents) if level.exists())
+        if (free := shutil.disk_usage(there).free) < LOW_SPACE_BYTES:
+            low.append(f"{there} has only {free >> 20} MiB free")
+    if low:
+        raise PhotochromError("; ".join(sorted(low)) + ". Free some space before large scans arrive.")
+    return f"more than {LOW_SPACE_BYTES >> 30} GiB free for outputs and state"
+
+
+def _weights(_settings: Settings) -> str:
+    # by string, as the verbs are: a host that only watches has no TensorFlow
+    try:
+        commands = importlib.import_module("worker.commands")
+    except ImportError as error:
+        return f"not looked at: {Path(error.name or '?').name} is not installed on this host, which can only watch"
+    return str(commands.examine_weights())

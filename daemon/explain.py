@@ -1,0 +1,188 @@
+"""`why PATH`: one true sentence about any path."""
+
+import dataclasses
+import datetime as dt
+import errno
+import os
+import stat
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from daemon import scan
+from worker import files
+from worker.settings import Settings
+from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile, absolute, display
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What is known of a path.
+
+    Attributes:
+        path: absolute, as asked for.
+        state: the job's or the file's state, or `outside`, `offline`, `folder`, `missing`, `unseen`, `derivative`.
+        sentence: for a person.
+        job_id: its job, if it has one.
+    """
+
+    path: str
+    state: str
+    sentence: str
+    job_id: int | None = None
+
+
+def why(session: Session, settings: Settings, path: bytes) -> Explanation:
+    """Explain a path.
+
+    Args:
+        session: a reading session.
+        settings: those in force, for the roots to be watched.
+        path: absolute or relative to the current directory; need not exist.
+    """
+    full = os.path.join(
+        os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(os.path.abspath(path))
+    )
+    below = _root_of(session, settings, full)
+    if below is None:
+        return _outside(session, settings, full)
+    name, root_path, relative = below
+    root = session.get(Root, name)
+    row = files.by_path(session, name, relative)
+    if root is not None and root.state is RootState.OFFLINE:
+        return _say(full, "offline", f"The watched folder {display(root_path)} is offline: {root.reason}", row)
+    if pattern := scan.ignored_path(relative):
+        return _say(full, FileState.IGNORED, f"Ignored by the name pattern {pattern}.")
+    unfit = _not_a_file(full, row)
+    if unfit is not None:
+        return unfit
+    if row is None:
+        return _unseen(full, root, settings)
+    job = session.get(Job, row.job_id) if row.job_id is not None and row.state is FileState.SUBMITTED else None
+    if job is None:
+        return _say(full, row.state, f"{_FILE[row.state]} since {_at(row.since)}: {row.reason}", row)
+    return _say(full, job.state, _job_sentence(session, job), row)
+
+
+_FILE = {
+    FileState.SETTLING: "Waiting to settle",
+    FileState.BLOCKED: "Blocked",
+    FileState.IGNORED: "Ignored",
+    FileState.VANISHED: "Gone",
+    FileState.SUBMITTED: "Submitted",
+}
+
+
+def _say(path: bytes, state: str, sentence: str, row: SourceFile | None = None) -> Explanation:
+    return Explanation(
+        path=display(path), state=str(state), sentence=sentence, job_id=row.job_id if row is not None else None
+    )
+
+
+def _root_of(session: Session, settings: Settings, full: bytes) -> tuple[str, bytes, bytes] | None:
+    """Name and path of the root that a path lies in, and the path below it."""
+    roots = {root.key: os.fsencode(root.path) for root in settings.watched}
+    roots |= {root.name: root.path for root in session.scalars(sa.select(Root)) if root.name not in roots}
+    for name, path in roots.items():
+        real = os.path.realpath(path)
+        if full == real:
+            return name, path, b""
+        if full.startswith(real.rstrip(b"/") + b"/"):
+            return name, path, os.path.relpath(full, real)
+    return None
+
+
+def _outside(session: Session, settings: Settings, full: bytes) -> Explanation:
+    """A derivative of ours, or nothing that we know of."""
+    for root in session.scalars(sa.select(Root)):
+        real = os.path.realpath(root.output)
+        if not full.startswith(real.rstrip(b"/") + b"/"):
+            continue
+        job = session.scalars(
+            sa.select(Job)
+            .where(
+                Job.root == root.name, Job.output_path == os.path.relpath(full, real), Job.output_sha256.is_not(None)
+            )
+            .order_by(Job.id.desc())
+            .limit(1)
+        ).one_or_none()
+        if job is not None:
+            master = display(absolute(root.path, job.path))
+            sentence = f"The derivative of {master} by model {job.model_version} (job {job.id}, {job.state})."
+            return Explanation(path=display(full), state="derivative", sentence=sentence, job_id=job.id)
+    watched = ", ".join(str(root.path) for root in settings.watched)
+    return _say(full, "outside", f"Unknown: it lies outside every watched folder ({watched}).")
+
+
+def _not_a_file(full: bytes, row: SourceFile | None) -> Explanation | None:
+    """Why a path is nothing that could be taken, from a look at it now."""
+    try:
+        mode = os.lstat(full).st_mode
+    except FileNotFoundError:
+        if row is None:
+            return _say(full, "missing", "There is no such file, and the record knows none.")
+        return None
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "?")
+        return _say(full, FileState.BLOCKED, f"Blocked by {code} ({error.strerror}): it cannot even be looked at.", row)
+    if stat.S_ISDIR(mode):
+        return _say(full, "folder", "It is a folder; ask about a file in it, or see `photochrom status`.")
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a fifo, socket or device"
+        return _say(full, FileState.IGNORED, f"Ignored: it is {kind}; only regular files are taken.")
+    return None
+
+
+def _unseen(full: bytes, root: Root | None, settings: Settings) -> Explanation:
+    if root is None or root.scanned_at is None:
+        return _say(full, "unseen", "Not seen yet: its folder has not been scanned. Is `photochrom up` running?")
+    return _say(
+        full,
+        "unseen",
+        f"Not seen yet: the last scan of its folder ended {_at(root.scanned_at)}; "
+        f"one comes every {settings.scan_interval_s:g} s while `photochrom up` or `watch` runs.",
+    )
+
+
+def _job_sentence(session: Session, job: Job) -> str:
+    """What became of a job."""
+    if job.state is JobState.QUEUED:
+        return _queued(session, job)
+    if job.state is JobState.RUNNING:
+        return f"Being coloured since {_at(job.started_at)} by {job.worker} on {job.device}."
+    if job.output_path is not None and job.state in {JobState.DONE, JobState.NEEDS_REVIEW, JobState.DUPLICATE}:
+        return (
+            f"{_PUBLISHED[job.state]} at {_at(job.finished_at)} by model {job.model_version}: "
+            f"{job.display_output_path} (sha256 {job.output_sha256}). {job.reason}"
+        )
+    if job.state is JobState.SKIPPED:
+        return f"Skipped at {_at(job.finished_at)}: {job.reason}"
+    if job.state is JobState.QUARANTINED:
+        return (
+            f"Quarantined at {_at(job.finished_at)} after {job.claim_no} attempts: {job.reason} "
+            f"Repair or replace the file, or run `photochrom retry {job.id}`."
+        )
+    return f"Superseded: {job.reason}"
+
+
+_PUBLISHED = {
+    JobState.DONE: "Done",
+    JobState.NEEDS_REVIEW: "Published, but needs review,",
+    JobState.DUPLICATE: "Published as a copy",
+}
+
+
+def _queued(session: Session, job: Job) -> str:
+    if job.not_before is not None:
+        return f"Waits until {_at(job.not_before)}, attempt {job.claim_no + 1}. {job.reason}"
+    before = session.scalar(
+        sa.select(sa.func.count(Job.id)).where(
+            Job.state == JobState.QUEUED,
+            sa.or_(Job.priority < job.priority, sa.and_(Job.priority == job.priority, Job.id < job.id)),
+        )
+    )
+    return f"Waits in the queue since {_at(job.created_at)}, {before} before it. {job.reason}".rstrip()
+
+
+def _at(time: dt.datetime | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC") if time is not None else "an unknown time"

@@ -1,0 +1,191 @@
+"""The verbs that ask the record. Data goes to stdout, with --json as JSON; nothing is changed but by `retry`."""
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import sqlalchemy as sa
+
+from worker.db import Database, open_database, refuse_unmigrated
+from worker.errors import DatabaseUnusable, ExitCode, JobMoved
+from worker.settings import Settings, config_file, load
+from worker.tables import JOB_STATUS, JobState
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def _record(settings: Settings) -> Iterator[Database]:
+    """The database of this installation, which must be there already: a question creates nothing."""
+    url = sa.make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise DatabaseUnusable(
+            f"There is no database at {url.database}. Start `photochrom up` first, or name the right --state-dir."
+        )
+    database = open_database(settings.database)
+    refuse_unmigrated(database)
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+def _print_json(data: object) -> None:
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=_jsonable))
+
+
+def _jsonable(value: object) -> object:
+    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
+
+
+@click.command()
+@click.option("--watch", "every_2_s", is_flag=True, help="Show it again every 2 seconds, until Ctrl-C.")
+@as_json
+def status(every_2_s: bool, as_json: bool) -> None:
+    """Counts per state and root, the oldest waiting scan, the rate, and what the parts are doing."""
+    from worker.overview import database_time, overview
+
+    settings = load()
+    with _record(settings) as database:
+        while True:
+            with database.reading() as session:
+                seen, now = overview(session), database_time(session)
+            if as_json:
+                _print_json({"at": now, "state_dir": str(settings.state_dir), **dataclasses.asdict(seen)})
+            else:
+                if every_2_s:
+                    click.clear()
+                click.echo(_status_text(seen, now))
+            if not every_2_s:
+                return
+            time.sleep(2)
+
+
+def _status_text(seen: Any, now: dt.datetime) -> str:
+    """The status as a person reads it."""
+    lines = []
+    for root in seen.roots:
+        scanned = f"scanned {_ago(now, root.scanned_at)}" if root.scanned_at else "not scanned yet"
+        lines.append(f"{root.path} → {root.output}   {root.state}, by {root.mode}, {root.files} files, {scanned}")
+        if root.reason:
+            lines.append(f"    {root.reason}")
+    files = {state: count for state, count in seen.files.items() if state != "submitted"}
+    lines.append("files  " + (_counts(files) or "none waiting"))
+    lines.append("jobs   " + (_counts(seen.jobs) or "none yet"))
+    lines.append(f"rate   {seen.per_minute} derivatives in the last minute")
+    if seen.oldest_waiting is not None:
+        lines.append(f"oldest waiting scan: submitted {_ago(now, seen.oldest_waiting)}")
+    for path, worker, device, since in seen.working:
+        lines.append(f"now    {path} on {device}, since {_ago(now, since)}   ({worker})")
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+
+
+def _ago(now: dt.datetime, then: dt.datetime) -> str:
+    seconds = max(0.0, (now - then).total_seconds())
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+@click.command("jobs")
+@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
+@as_json
+def jobs_(state: str | None, as_json: bool) -> None:
+    """List jobs, oldest first: the columns of the view job_status."""
+    query = sa.select(JOB_STATUS).order_by(JOB_STATUS.c.id)
+    if state:
+        query = query.where(JOB_STATUS.c.state == state)
+    with _record(load()) as database, database.reading() as session:
+        rows = session.execute(query.execution_options(yield_per=1000)).mappings()
+        if as_json:
+            _print_json([dict(row) for row in rows])
+            return
+        for row in rows:
+            click.echo(f"{row['id']:>6}  {row['state']:<12}  {row['path']}  {row['reason']}")
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@as_json
+def why(path: str, as_json: bool) -> None:
+    """Say in one sentence what became of PATH, and why."""
+    from daemon.explain import why as explain
+
+    settings = load()
+    with _record(settings) as database, database.reading() as session:
+        explanation = explain(session, settings, os.fsencode(path))
+    if as_json:
+        _print_json(dataclasses.asdict(explanation))
+    else:
+        click.echo(explanation.sentence)
+
+
+@click.command()
+@click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
+def retry(ids: tuple[int, ...]) -> None:
+    """Send quarantined or skipped jobs back into the queue, their strikes forgiven."""
+    from worker import jobs
+
+    refused = 0
+    with _record(load()) as database:
+        for job_id in ids:
+            try:
+                with database.writing() as session:
+                    job = jobs.retry(session, job_id)
+                click.echo(f"Job {job_id} ({job.display_path}) waits in the queue again.")
+            except JobMoved:
+                refused += 1
+                click.echo(f"Job {job_id} is neither quarantined nor skipped; see `photochrom jobs`.", err=True)
+    if refused:
+        sys.exit(ExitCode.FAILED)
+
+
+@click.command()
+@as_json
+def config(as_json: bool) -> None:
+    """Print every setting in force, where it comes from the default or not, and what it means."""
+    settings = load()
+    values = settings.model_dump(mode="json")
+    for name in ("database_url", "broker_url"):
+        if values[name]:
+            values[name] = sa.make_url(values[name]).render_as_string(hide_password=True)
+    if as_json:
+        _print_json(values)
+        return
+    file = config_file()
+    click.echo(f"# from PHOTOCHROM_* variables and {file} ({'found' if file.is_file() else 'not there'})")
+    for name, field in type(settings).model_fields.items():
+        changed = "  *" if name in settings.model_fields_set else ""
+        click.echo(f"{name} = {json.dumps(values[name], ensure_ascii=False)}{changed}")
+        click.echo(f"    # {field.description or ''}")
+
+
+@click.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Check settings, folders, database, broker, disk and weights; the exit code is 0 when all is well."""
+    from daemon import examine
+
+    findings = examine.all_findings(load())
+    if as_json:
+        _print_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            click.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.what:<{width}}  {finding.says}")
+    bad = [finding for finding in findings if not finding.ok]
+    if bad:
+        sys.exit(bad[0].exit_code)

@@ -1,0 +1,156 @@
+"""One root's files against the record: what is new, touched, gone or settled. Only differences are written."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from daemon import intake, scan
+from daemon.stability import StabilityTracker
+from worker import files, jobs
+from worker.db import Database
+from worker.errors import JobMoved
+from worker.tables import FileState
+
+logger = logging.getLogger(__name__)
+
+#: settled files are recorded in lots, so that a burst of small files costs few transactions
+LOT_FILES: Final = 100
+LOT_S: Final = 0.5
+
+Outcome = intake.Taken | intake.NotTaken
+
+
+class Reconciler:
+    """Brings the record of one root up to date with its folder."""
+
+    def __init__(self, database: Database, name: str, path: bytes, settle_s: float, priority: int) -> None:
+        self.database = database
+        self.name = name
+        self.path = path
+        self.priority = priority
+        self.tracker = StabilityTracker(settle_s)
+
+    def full_scan(self, go_on: Callable[[], bool]) -> bool:
+        """A complete look at the root; what settles meanwhile is taken meanwhile.
+
+        Returns:
+            Whether it was complete; not when `go_on()` turned false or the root could not be read.
+        """
+        began_s, count = time.monotonic(), 0
+        for listing in scan.walk(self.path):
+            if not go_on() or (listing.directory == b"" and not listing.complete):
+                return False
+            self.reconcile(listing)
+            count += len(listing.files)
+            self.take_settled()
+        self._note_missing_directories()
+        self._retry_what_came_back()
+        with self.database.writing() as session:
+            files.scanned(session, self.name, seconds=time.monotonic() - began_s, files=count)
+        return True
+
+    def look_at(self, directory: bytes, *, deep: bool) -> None:
+        """Follow a hint."""
+        for listing in scan.walk(self.path, directory) if deep else [scan.list_directory(self.path, directory)]:
+            self.reconcile(listing)
+
+    def reconcile(self, listing: scan.Listing) -> None:
+        """Compare one directory with its record."""
+        if listing.error:
+            logger.warning("directory_unreadable", extra={"directory": listing.directory, "why": listing.error})
+        with self.database.reading() as session:
+            known = files.in_directory(session, self.name, listing.directory)
+        touched = [path for path, stamp in listing.files.items() if self._observe(path, stamp, known.get(path))]
+        gone = [
+            path
+            for path, row in known.items()
+            if listing.complete and path not in listing.files and row.state is not FileState.VANISHED
+        ]
+        if not touched and not gone:
+            return
+        with self.database.writing() as session:
+            for path in touched:
+                if path in known:
+                    reason = "It was touched; it must be quiet first."
+                    files.put(session, known[path].id, FileState.SETTLING, reason)
+                else:
+                    files.found(session, self.name, path, listing.files[path])
+            for path in gone:
+                self.tracker.forget(path)
+                files.put(session, known[path].id, FileState.VANISHED, "It is no longer in the folder.")
+
+    def _observe(self, path: bytes, stamp: files.Stamp, row: files.Known | None) -> bool:
+        """Let a file settle if it has to; True when the record must change for that."""
+        if row is not None and row.state in {FileState.SUBMITTED, FileState.IGNORED} and row.stamp == stamp:
+            return False
+        self.tracker.observe(path, stamp, time.monotonic())
+        return row is None or row.state not in {FileState.SETTLING, FileState.BLOCKED}
+
+    def _note_missing_directories(self) -> None:
+        with self.database.reading() as session:
+            missing = [
+                directory
+                for directory in files.directories(session, self.name)
+                if not os.path.isdir(os.path.join(self.path, directory))
+            ]
+        for directory in missing:
+            self.reconcile(scan.Listing(directory))
+
+    def _retry_what_came_back(self) -> None:
+        """A job may have missed its file while the root was away, and the scan sees no difference."""
+        with self.database.reading() as session:
+            missed = jobs.missed(session, self.name)
+        back = [job.id for job in missed if os.path.isfile(os.path.join(self.path, job.path))]
+        for job_id in back:
+            with self.database.writing() as session:
+                jobs.retry(session, job_id, note="the file came back")
+
+    def take_settled(self) -> None:
+        """Hash and submit what has been quiet for long enough."""
+        for lot in self._lots():
+            with self.database.writing() as session:
+                for path, outcome in lot:
+                    self._record(session, path, outcome)
+
+    def _lots(self) -> Iterator[list[tuple[bytes, Outcome]]]:
+        lot: list[tuple[bytes, Outcome]] = []
+        began_s = time.monotonic()
+        for path, quiet in self.tracker.settled(time.monotonic()):
+            outcome = intake.take(self.path, path, quiet)
+            self._track(path, outcome)
+            lot.append((path, outcome))
+            if len(lot) >= LOT_FILES or time.monotonic() - began_s > LOT_S:
+                yield lot
+                lot, began_s = [], time.monotonic()
+        if lot:
+            yield lot
+
+    def _track(self, path: bytes, outcome: Outcome) -> None:
+        """What is not settled after all settles on; the rest is done with until it is touched or scanned again."""
+        if isinstance(outcome, intake.NotTaken) and outcome.state is FileState.SETTLING:
+            if outcome.stamp is not None:
+                self.tracker.observe(path, outcome.stamp, time.monotonic())
+            self.tracker.restart(path, time.monotonic())
+        else:
+            self.tracker.forget(path)
+
+    def _record(self, session: Session, path: bytes, outcome: Outcome) -> None:
+        row = files.by_path(session, self.name, path)
+        if row is None:  # only its directory's listing makes rows; the next one will
+            return
+        if isinstance(outcome, intake.NotTaken):
+            files.put(session, row.id, outcome.state, outcome.reason, outcome.stamp)
+            return
+        row.size_bytes = outcome.stamp.size_bytes
+        try:
+            job, new = jobs.submit(session, row, outcome.sha256, priority=self.priority)
+        except JobMoved:  # a worker ended the old job this instant: settle again, submit again
+            files.put(session, row.id, FileState.SETTLING, "Its job was moved meanwhile.")
+            return
+        files.put(session, row.id, FileState.SUBMITTED, "", outcome.stamp, sha256=outcome.sha256, job_id=job.id)
+        if new:
+            logger.info("submitted", extra={"job_id": job.id, "path": row.display_path})

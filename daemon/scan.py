@@ -1,0 +1,107 @@
+"""Looking at a watched folder: which regular files are there now, directory by directory. Nothing is written."""
+
+import dataclasses
+import errno
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from worker.files import Stamp
+
+#: names that are never scans, of files and of directories (case does not matter)
+IGNORED_NAMES: Final = (
+    ".*",  # hidden: .DS_Store, ._*, .nfs*, .smbdelete*, .fuse_hidden*, rsync's and our own temporary files
+    "thumbs.db",
+    "desktop.ini",
+    "@eadir",  # Synology's thumbnails
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "~$*",
+    "*~",
+    "*.part",
+    "*.partial",
+    "*.filepart",
+    "*.crdownload",
+    "*.download",
+    "*.tmp",
+    "*.temp",
+    "*.swp",
+    "*.lock",
+)
+
+
+@dataclasses.dataclass
+class Listing:
+    """One directory, below a root.
+
+    Attributes:
+        directory: below the root; b"" for the root itself.
+        files: path below the root → stamp, regular files only.
+        subdirectories: paths below the root.
+        complete: False when it could not be read to its end; then nothing may be concluded from what is missing.
+        error: why not.
+    """
+
+    directory: bytes
+    files: dict[bytes, Stamp] = dataclasses.field(default_factory=dict)
+    subdirectories: list[bytes] = dataclasses.field(default_factory=list)
+    complete: bool = True
+    error: str = ""
+
+
+def ignored_by(name: bytes) -> str | None:
+    """The pattern by which a file or directory name is ignored, if any."""
+    folded = os.fsdecode(name).casefold()
+    return next((pattern for pattern in IGNORED_NAMES if fnmatch.fnmatchcase(folded, pattern)), None)
+
+
+def ignored_path(path: bytes) -> str | None:
+    """The pattern by which a path below a root, or a directory on the way to it, is ignored."""
+    return next((pattern for name in path.split(b"/") if (pattern := ignored_by(name))), None)
+
+
+def list_directory(root: bytes, directory: bytes) -> Listing:
+    """Look at one directory. Links are not followed; fifos, sockets and devices are not looked at.
+
+    A directory that is gone is complete and empty.
+    """
+    listing = Listing(directory)
+    try:
+        with os.scandir(os.path.join(root, directory)) as entries:
+            for entry in entries:
+                _note(listing, entry)
+    except (FileNotFoundError, NotADirectoryError):
+        listing.complete = directory != b""  # the root itself being gone is another matter
+        listing.error = "" if listing.complete else os.strerror(errno.ENOENT)
+    except OSError as error:
+        listing.complete, listing.error = False, error.strerror or str(error)
+    return listing
+
+
+def _note(listing: Listing, entry: os.DirEntry[bytes]) -> None:
+    if ignored_by(entry.name):
+        return
+    path = os.path.join(listing.directory, entry.name)
+    try:
+        if entry.is_dir(follow_symlinks=False):
+            listing.subdirectories.append(path)
+            return
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return  # it went while we looked
+    if stat.S_ISREG(status.st_mode):
+        listing.files[path] = Stamp.of(status)
+
+
+def walk(root: bytes, directory: bytes = b"") -> Iterator[Listing]:
+    """Every directory from here down, parents first; memory grows with depth and width, not with the count of files."""
+    pending = [directory]
+    while pending:
+        listing = list_directory(root, pending.pop())
+        yield listing
+        pending.extend(sorted(listing.subdirectories, reverse=True))

@@ -1,0 +1,169 @@
+"""The watcher: hints from watchdog, the reconciling scan that is the truth, and beside them the dispatcher.
+
+An event only means "look at this directory soon"; a lost event costs one scan interval and nothing else.
+"""
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from daemon import intake, roots
+from daemon.dispatch import Dispatcher
+from daemon.events import Hints
+from daemon.reconcile import Reconciler
+from worker import files
+from worker.db import Database, open_database, refuse_unmigrated
+from worker.queue import PRIORITY
+from worker.settings import RootSettings, Settings
+from worker.tables import RootState
+
+logger = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+DISPATCH_S: Final = 0.5
+ROOT_LEASE_S: Final = 20.0
+
+
+@dataclasses.dataclass
+class Watched:
+    """One root under watch."""
+
+    settings: RootSettings
+    mode: str
+    hints: Hints
+    reconciler: Reconciler
+    online: bool = False
+    next_scan_s: float = 0.0
+
+
+def watch(settings: Settings) -> None:
+    """Watch all roots until SIGTERM or Ctrl-C.
+
+    Raises:
+        SetupError: a root, an output or the database cannot be worked with.
+    """
+    roots.check_roots(settings)
+    database = open_database(settings.database)
+    refuse_unmigrated(database)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    intake.ignore_lease_signals()
+    watcher = Watcher(database, settings)
+    keeper = threading.Thread(target=watcher.keep, args=(stop,), name="keeper", daemon=True)
+    keeper.start()
+    try:
+        watcher.look(stop)
+    finally:
+        stop.set()
+        keeper.join(timeout=10)
+        watcher.close()
+
+
+class Watcher:
+    """Looks at all roots in one thread (`look`), and keeps leases and messages going in another (`keep`)."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.dispatcher = Dispatcher(database, settings)
+        self.watched = [self._watched(root) for root in settings.watched]
+
+    def _watched(self, root: RootSettings) -> Watched:
+        mount = roots.mount_of(root.path)
+        settle_s = roots.settle_time_s(root, mount, self.settings)
+        reconciler = Reconciler(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority])
+        return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler)
+
+    def close(self) -> None:
+        """Let another daemon take over at once."""
+        for root in self.watched:
+            root.hints.stop()
+        with self.database.writing() as session:
+            files.release_roots(session, self.name)
+        self.database.dispose()
+
+    def keep(self, stop: threading.Event) -> None:
+        """Hold the roots, dispatch, sweep; goes on through every failure of database and broker."""
+        steps: list[tuple[Callable[[], object], float]] = [
+            (self.hold, ROOT_LEASE_S / 4),
+            (self.dispatcher.dispatch, DISPATCH_S),
+            (self.dispatcher.sweep, self.settings.sweep_s),
+        ]
+        due_s = [0.0] * len(steps)
+        while not stop.wait(TICK_S):
+            for number, (step, every_s) in enumerate(steps):
+                if time.monotonic() >= due_s[number]:
+                    _survive(step)
+                    due_s[number] = time.monotonic() + every_s
+
+    def hold(self) -> None:
+        """Take or renew the right to watch each root, and see whether it is there and still the same."""
+        for root in self.watched:
+            held = self._hold(root)
+            if held and not root.online:
+                root.next_scan_s = 0.0  # whatever happened while it was away
+                if root.mode == "events" and not root.hints.start():
+                    root.mode = "scan"  # no watches left on this system; `status` shows it
+            elif root.online and not held:
+                root.hints.stop()  # watches on what is gone are deaf for ever
+            root.online = held
+
+    def _hold(self, root: Watched) -> bool:
+        try:
+            identity = roots.identity(root.settings.path)
+        except OSError as error:
+            with self.database.writing() as session:
+                reason = f"The folder is not there ({error.strerror}). Mount it or create it again."
+                files.set_offline(session, root.settings.key, reason)
+            return False
+        with self.database.writing() as session:
+            row = files.watch_root(
+                session,
+                name=root.settings.key,
+                path=os.fsencode(root.settings.path),
+                output=os.fsencode(root.settings.output),
+                mode=root.mode,
+                fs_type=roots.mount_of(root.settings.path).fs_type,
+                identity=dataclasses.asdict(identity),
+                watcher=self.name,
+                lease_s=ROOT_LEASE_S,
+            )
+            return row is not None and row.state is RootState.ONLINE
+
+    def look(self, stop: threading.Event) -> None:
+        """Follow hints, scan when it is time, take what has settled."""
+        while not stop.wait(TICK_S):
+            for root in self.watched:
+                if root.online:
+                    _survive(lambda root=root: self._look(root, stop))  # type: ignore[misc]
+
+    def _look(self, root: Watched, stop: threading.Event) -> None:
+        hinted = root.hints.take()
+        if time.monotonic() >= root.next_scan_s:
+            root.next_scan_s = time.monotonic() + self.settings.scan_interval_s
+            root.reconciler.full_scan(lambda: root.online and not stop.is_set())
+        else:
+            for directory, deep in hinted:
+                root.reconciler.look_at(directory, deep=deep)
+        root.reconciler.take_settled()
+
+
+def _survive(step: Callable[[], object]) -> None:
+    """Run one step of a loop that must not end; the next round tries again."""
+    try:
+        step()
+    except SQLAlchemyError as error:
+        logger.warning("database_unavailable", extra={"why": str(error.__cause__ or error)})
+    except Exception:
+        logger.exception("step_failed")

@@ -1,0 +1,334 @@
+"""One job's way: claim, read, colour, verify, publish, finish. Nothing here decides twice what the record decides."""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import hashlib
+import logging
+import os
+import socket
+import threading
+import traceback
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from model.colorizer import Colorizer
+
+from model import registry
+from worker import derivative, jobs, log, publish, scans
+from worker.db import Database, open_database
+from worker.errors import (
+    JobMoved,
+    OutputBlocked,
+    OutputFull,
+    PhotochromError,
+    ScanChanged,
+    ScanUnreadable,
+    ScanVanished,
+    WeightsBroken,
+)
+from worker.settings import Settings, load
+from worker.tables import Job, JobState, Root, absolute, display
+
+logger = logging.getLogger(__name__)
+
+HASH_BLOCK_BYTES = 1 << 20
+TIDY_OLDER_THAN_S = 24 * 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What one worker process needs for every job, made once and warm."""
+
+    settings: Settings
+    database: Database
+    colorizer: Colorizer
+    name: str
+
+
+def load_colorizer() -> Colorizer:
+    """The shipped generator, checked.
+
+    Raises:
+        WeightsBroken: the weights are missing or not those recorded.
+    """
+    try:
+        return Colorizer(registry.shipped())
+    except registry.WeightsError as error:
+        raise WeightsBroken(f"{error} Install Photochrom again, or restore model/weights.") from error
+
+
+@functools.cache
+def prepare() -> Bench:
+    """Load and warm everything before the first claim."""
+    settings = load()
+    scans.set_up_libvips(threads=1)
+    colorizer = load_colorizer()
+    colorizer.warm()
+    name = f"{os.environ.get('PHOTOCHROM_WORKER') or socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    logger.info("worker_ready", extra={"worker": name, "device": colorizer.device, "model": colorizer.version.name})
+    return Bench(settings, open_database(settings.database), colorizer, name)
+
+
+def run(job_id: int) -> None:
+    """Do one job, if it is still there to do. Never raises for what is wrong with a scan: the row says it."""
+    bench = prepare()
+    with log.job_context(job_id):
+        with bench.database.writing() as session:
+            job = jobs.claim(
+                session,
+                job_id,
+                worker=bench.name,
+                device=bench.colorizer.device,
+                host=socket.gethostname(),
+                model_version=bench.colorizer.version.name,
+                lease_s=bench.settings.lease_s,
+            )
+        if job is None:
+            logger.info("job_not_claimed")
+            return
+        with _lease(bench, job):
+            _settle(bench, job)
+
+
+def _settle(bench: Bench, job: Job) -> None:
+    """Work on a claimed job and put what came of it into its row."""
+    try:
+        try:
+            _colour(bench, job)
+        except JobMoved:
+            raise
+        except PhotochromError as error:
+            _fail(bench, job, error)
+        except OSError as error:
+            _fail(bench, job, _from_os_error(error))
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the row must say it
+            _fail(bench, job, PhotochromError(f"Unexpected {type(error).__name__}: {error}"))
+    except JobMoved as error:
+        logger.warning("job_moved", extra={"why": str(error)})
+
+
+def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
+    with bench.database.writing() as session:
+        settled = jobs.fail(session, job, error, jobs.strikes(bench.settings), traceback.format_exc())
+    logger.warning("job_failed", extra={"state": settled.state, "code": error.code, "reason": str(error)})
+
+
+def _from_os_error(error: OSError) -> PhotochromError:
+    """An error of the operating system that no room below has named: the scan is not to blame."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OutputFull(f"No space left: {error}. Free some; the job goes on by itself.")
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return OutputBlocked(f"{error}. Grant the permission; the job goes on by itself.")
+    if error.errno in {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}:
+        return ScanUnreadable(f"{error}. Check the disk or share; the job goes on by itself.")
+    return PhotochromError(f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _lease(bench: Bench, job: Job) -> Iterator[None]:
+    """Renew the lease in the background until the work ends."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(bench.settings.heartbeat_s):
+            try:
+                with bench.database.writing() as session:
+                    jobs.renew(session, job, bench.settings.lease_s)
+            except JobMoved:
+                return  # the fence stops the work where it would do harm
+            except sa.exc.SQLAlchemyError:
+                logger.warning("lease_not_renewed", exc_info=True)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def open_original(root: Root, path: bytes) -> Iterator[int]:
+    """A descriptor of an original: read-only, never through a link in its last part.
+
+    Raises:
+        ScanVanished: the file is gone.
+        ScanUnreadable: the root is gone, or the file may not be read.
+    """
+    if not os.path.isdir(root.path):
+        raise ScanUnreadable(f"The folder {display(root.path)} is not there. Mount it; the job goes on by itself.")
+    full = absolute(root.path, path)
+    try:
+        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise ScanVanished(f"{display(full)} was gone when its turn came. Put it back and it is taken.") from error
+    except OSError as error:
+        raise ScanUnreadable(f"{display(full)} cannot be opened: {error.strerror}. It is tried again.") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def sha256_of(fd: int) -> str:
+    """The sha256 of all bytes behind a descriptor, whose position stays."""
+    digest, offset = hashlib.sha256(), 0
+    while block := os.pread(fd, HASH_BLOCK_BYTES, offset):
+        digest.update(block)
+        offset += len(block)
+    return digest.hexdigest()
+
+
+def _stamp(fd: int) -> tuple[int, int, int, int]:
+    stat = os.fstat(fd)
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _colour(bench: Bench, job: Job) -> None:
+    """From a claimed job to a published derivative and its row."""
+    with bench.database.reading() as session:
+        root = session.get_one(Root, job.root)
+        twin = jobs.twin_result(session, job)
+        old = jobs.predecessor(session, job)
+    # What an earlier attempt of ours, or the job before us, may have left under our name; nobody else's is touched.
+    replaces = {sha for sha in (job.output_sha256, old.output_sha256 if old else None) if sha}
+    with open_original(root, job.path) as fd:
+        before = _stamp(fd)
+        if sha256_of(fd) != job.source_sha256:
+            raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
+        if twin is not None and _copy_twin(bench, job, root, twin, replaces):
+            return
+        with (
+            scans.open_scan(
+                fd,
+                assumed_gray_trc=bench.settings.gray_curve,
+                max_pixels=int(bench.settings.max_megapixels * 1e6),
+            ) as scan,
+            _publication(bench, job, root) as publication,
+        ):
+            policy = policy_of(bench.settings)
+            origin = derivative.Origin(
+                source_name=display(os.path.basename(job.path)),
+                source_sha256=job.source_sha256,
+                model_version=bench.colorizer.version.name,
+                weights_sha256=bench.colorizer.version.weights_sha256,
+                job_id=str(job.id),
+            )
+            rendered = derivative.render(scan, bench.colorizer, publication.fd, policy=policy, origin=origin)
+            proof = derivative.verify(scan, publication.fd)
+            derivative.check(rendered, proof)
+            if _stamp(fd) != before:
+                raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
+            extension = policy.extension(scan.kind, os.path.splitext(job.path)[1])
+            report = {**scan.describe(), "mean_chroma": rendered.mean_chroma, "lstar": proof.as_dict()}
+            report["warnings"] = [*scan.warnings, *rendered.warnings]
+            state, reason = _judge(bench.settings, rendered, proof)
+            _publish(bench, job, publication, extension, replaces, state, reason,
+                     pixels_sha256=proof.pixels_sha256, report=report)  # fmt: skip
+
+
+def _judge(settings: Settings, rendered: derivative.Rendered, proof: derivative.LStarReport) -> tuple[JobState, str]:
+    """Is the derivative fit to be called done?"""
+    if not proof.within:
+        return JobState.NEEDS_REVIEW, f"Published, but its lightness differs from the master's: {proof.limit}"
+    if not rendered.has_colour or rendered.mean_chroma < settings.review_chroma:
+        return JobState.NEEDS_REVIEW, f"Published, but almost without colour (mean chroma {rendered.mean_chroma:.1f})."
+    return JobState.DONE, "Coloured."
+
+
+def policy_of(settings: Settings) -> derivative.Policy:
+    """The output policy that the settings ask for."""
+    return derivative.Policy(kind=settings.output_format, jpeg_quality=settings.jpeg_quality)
+
+
+def _publication(bench: Bench, job: Job, root: Root) -> publish.Publication:
+    mode = int(bench.settings.output_mode, 8) if bench.settings.output_mode else None
+    return publish.Publication(root.output, os.path.dirname(job.path), job_id=job.id, claim_no=job.claim_no, mode=mode)
+
+
+def _publish(
+    bench: Bench,
+    job: Job,
+    publication: publish.Publication,
+    extension: bytes,
+    replaces: set[str],
+    state: JobState,
+    reason: str,
+    **fields: Any,
+) -> None:
+    """Record the intent, rename, record the end: after a kill anywhere between, the next attempt knows its own file."""
+    names = publish.derivative_names(job.path, extension, version=job.variant or None)
+    planned = publication.plan(names, replaces=replaces)
+    target: dict[str, Any] = {
+        "output_path": planned.path,
+        "display_output_path": display(absolute(publication.output_root, planned.path)),
+        "output_sha256": planned.sha256,
+    }
+    with bench.database.writing() as session:
+        jobs.renew(session, job, bench.settings.lease_s, **target)
+    publication.commit(planned, replaces=replaces)
+    with bench.database.writing() as session:
+        jobs.finish(session, job, state, reason=reason, **target, **fields)
+    logger.info("job_finished", extra={"state": state, "output": target["display_output_path"]})
+
+
+def _copy_twin(bench: Bench, job: Job, root: Root, twin: Job, replaces: set[str]) -> bool:
+    """Publish another job's derivative of the same bytes for this path too; False when it is not there any more."""
+    with bench.database.reading() as session:
+        twin_root = session.get_one(Root, twin.root)
+    if twin.output_path is None or twin.output_sha256 is None:
+        return False
+    with _publication(bench, job, root) as publication:
+        if not publish.copy_into(publication, twin_root.output, twin.output_path, sha256=twin.output_sha256):
+            return False
+        extension = os.path.splitext(twin.output_path)[1]
+        reason = f"The same bytes as job {twin.id}, whose derivative was copied."
+        _publish(bench, job, publication, extension, replaces, JobState.DUPLICATE, reason,
+                 duplicate_of=twin.id, pixels_sha256=twin.pixels_sha256, report=twin.report)  # fmt: skip
+    return True
+
+
+def tidy() -> None:
+    """Remove temporary files that dead workers left in the output folders."""
+    database = prepare().database
+    with database.reading() as session:
+        outputs = [root.output for root in session.scalars(sa.select(Root))]
+    for output in outputs:
+        for path in publish.sweep_temporaries(output, older_than_s=TIDY_OLDER_THAN_S):
+            logger.info("temporary_removed", extra={"path": display(path)})
+
+
+def colorize_file(colorizer: Colorizer, settings: Settings, source: Path, output: Path) -> Path:
+    """Colour one file without queue or database; the derivative gets a name of its own in `output`.
+
+    Raises:
+        PhotochromError: the scan was not coloured; the message says why.
+    """
+    root = Root(path=os.fsencode(source.parent), output=os.fsencode(output))
+    with (
+        open_original(root, os.fsencode(source.name)) as fd,
+        scans.open_scan(
+            fd, assumed_gray_trc=settings.gray_curve, max_pixels=int(settings.max_megapixels * 1e6)
+        ) as scan,
+        publish.Publication(root.output, b"", job_id="file", claim_no=os.getpid()) as publication,
+    ):
+        policy = policy_of(settings)
+        origin = derivative.Origin(
+            source_name=source.name,
+            source_sha256=sha256_of(fd),
+            model_version=colorizer.version.name,
+            weights_sha256=colorizer.version.weights_sha256,
+        )
+        rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
+        derivative.check(rendered, derivative.verify(scan, publication.fd))
+        extension = policy.extension(scan.kind, os.path.splitext(os.fsencode(source.name))[1])
+        names = publish.derivative_names(os.fsencode(source.name), extension)
+        planned = publication.plan(names, replaces=())
+        published = publication.commit(planned, replaces=())
+    return Path(os.fsdecode(absolute(root.output, published.path)))

@@ -1,0 +1,108 @@
+"""The Celery app and the sending of job ids. The broker is disposable: what must be done stands in the table.
+
+The daemon sends tasks by the names below and never imports them: importing tasks would load TensorFlow.
+"""
+
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from worker.errors import BrokerUnavailable
+from worker.settings import Settings, load
+
+COLORIZE: Final = "photochrom.colorize"
+TIDY: Final = "photochrom.tidy"
+COLORIZE_QUEUE: Final = "colorize"
+TRAIN_QUEUE: Final = "train"
+#: Celery on Redis: the lower, the sooner
+PRIORITY: Final = {"interactive": 0, "normal": 3, "backlog": 6}
+TIDY_EVERY_S: Final = 3600
+#: a back-stop only: leases in the table are what recovers a job; must exceed the longest job
+VISIBILITY_TIMEOUT_S: Final = 3600
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration.
+
+    Why these: late acknowledgement with one reserved message, so that a worker holds what it works on and no more; no
+    requeue on a lost child, because the broker would do so at once and without counting; no results, no eta, no
+    retries, because the row says all that; spawned children, because TensorFlow does not survive a fork.
+    """
+    transport = {
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "queue_order_strategy": "priority",
+        "priority_steps": list(range(0, 10, 3)),
+        "global_keyprefix": "photochrom:",
+    }
+    if settings.broker.startswith("redis+socket"):
+        transport.pop("socket_keepalive")  # a TCP option, which a unix socket refuses
+    return {
+        "broker_url": settings.broker,
+        "broker_transport_options": transport,
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "result_backend": None,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        "task_default_queue": COLORIZE_QUEUE,
+        "task_queues": [Queue(COLORIZE_QUEUE), Queue(TRAIN_QUEUE)],
+        "task_routes": {COLORIZE: COLORIZE_QUEUE, TIDY: COLORIZE_QUEUE},
+        "task_time_limit": settings.job_limit_s,
+        "worker_pool": "prefork",
+        "worker_pool_start_method": "spawn",
+        "worker_concurrency": settings.worker_processes,
+        "worker_prefetch_multiplier": 1,
+        "worker_proc_alive_timeout": 120,
+        "worker_max_tasks_per_child": 500,
+        "worker_send_task_events": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": False,
+        "beat_schedule": {"tidy": {"task": TIDY, "schedule": TIDY_EVERY_S}},
+        "beat_schedule_filename": str(settings.state_dir / "beat-schedule"),
+        "include": ["worker.tasks"],
+    }
+
+
+app = Celery("photochrom")
+app.add_defaults(lambda: celery_settings(load()))
+
+
+def send(job_id: int, priority: int) -> None:
+    """Tell the workers of a job. The row must have been committed before.
+
+    Raises:
+        BrokerUnavailable: the message was not taken; the row stays, and will be sent later.
+    """
+    try:
+        app.send_task(COLORIZE, (job_id,), priority=priority, retry=False)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"The broker does not answer: {error}. Jobs wait in the database.") from error
+
+
+def waiting() -> int:
+    """Messages that lie in the colouring queue.
+
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+    """
+    try:
+        with app.connection_for_read() as connection:
+            return int(connection.default_channel.queue_declare(COLORIZE_QUEUE, passive=True).message_count)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"The broker does not answer: {error}. Jobs wait in the database.") from error
+    except connection.channel_errors:  # no such queue yet: nothing was ever sent
+        return 0
