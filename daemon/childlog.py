@@ -10,8 +10,11 @@ ROTATE_BYTES = 10 * 2**20
 KEEP = 3
 READ_BYTES = 2**20
 ALARMING_LEVELS = frozenset({"warning", "error", "critical"})
-#: a level's name near the start of a line that is not ours (Celery, before its logging is set up)
-ALARMING = re.compile(r"^.{0,60}\b(WARNING|ERROR|CRITICAL)\b")
+#: a level's name after the time in a line that is not ours (Celery, before its logging is set up)
+ALARMING = re.compile(r"^\W?\d{4}-\d\d-\d\d.{0,60}\b(WARNING|ERROR|CRITICAL)\b")
+#: fields of `worker.log` that say nothing to a person at the terminal
+PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback"})
+REPEAT_S = 60.0  # the same alarm is told once in so long
 
 
 class ChildLog:
@@ -23,14 +26,18 @@ class ChildLog:
         path.touch()
         self._read_to = path.stat().st_size  # earlier runs have been told
         self._last = ""
+        self._told_s: dict[str, float] = {}
 
     @property
     def last_words(self) -> str:
         """The sentence in the last line that `new_alarms` read."""
         return _entry(self._last).get("message", self._last)
 
-    def new_alarms(self) -> list[str]:
-        """The messages of the warnings and errors written since the last call, a line each."""
+    def new_alarms(self, now_s: float) -> list[str]:
+        """The warnings and errors written since the last call, a line each; `now_s` is monotonic, in seconds.
+
+        One that was told within the last minute is not told again.
+        """
         with self.path.open("rb") as file:
             if file.seek(0, 2) < self._read_to:
                 self._read_to = 0
@@ -40,7 +47,10 @@ class ChildLog:
         self._read_to += len(read)
         lines = [line for line in read.decode(errors="replace").splitlines() if line.strip()]
         self._last = lines[-1] if lines else self._last
-        return [alarm for line in lines if (alarm := _alarm(line))]
+        self._told_s = {alarm: told_s for alarm, told_s in self._told_s.items() if now_s - told_s < REPEAT_S}
+        alarms = [alarm for line in lines if (alarm := _alarm(line)) and alarm not in self._told_s]
+        self._told_s.update(dict.fromkeys(alarms, now_s))
+        return list(dict.fromkeys(alarms))
 
     def rotate(self, limit_bytes: int = ROTATE_BYTES) -> bool:
         """Keeps the last three parts as `.1`, `.2`, `.3` once the file is too large; whether it did.
@@ -74,5 +84,6 @@ def _entry(line: str) -> dict[str, str]:
 def _alarm(line: str) -> str:
     entry = _entry(line)
     if entry.get("level") in ALARMING_LEVELS:
-        return f"{entry['level']}: {entry.get('message', '')}"
+        details = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in PLAIN_FIELDS)
+        return f"{entry['level']}: {entry.get('message', '')}" + (f" ({details})" if details else "")
     return line if not entry and ALARMING.match(line) else ""

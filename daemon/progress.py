@@ -64,7 +64,9 @@ def program() -> str:
     found, called = shutil.which("photochrom"), Path(sys.argv[0])
     beside = Path(sys.executable).with_name("photochrom")
     itself = called if called.name == "photochrom" else beside
-    if found and itself.exists() and Path(found).samefile(itself):
+    if not itself.exists():
+        return f"{shlex.quote(sys.executable)} -m daemon.cli"
+    if found and Path(found).samefile(itself):
         return "photochrom"
     return shlex.quote(str(itself.absolute()))
 
@@ -93,14 +95,13 @@ def _root_line(root: RootSettings, mount: Mount) -> str:
     return f"{root.path}  ({how}, {mount.fs_type or 'unknown file system'})  →  {root.output}"
 
 
-def found(overview: Overview, inboxes: Sequence[Path]) -> str:
+def found(overview: Overview, settings: Settings) -> str:
     """What the first complete look at the folders found."""
-    files = sum(root.files for root in overview.roots)
-    waiting = overview.jobs.get("queued", 0) + overview.jobs.get("running", 0)
-    settling = overview.files.get("settling", 0)
+    inboxes = {root.key: str(root.path) for root in settings.watched}
+    files = sum(root.files for root in overview.roots if root.name in inboxes)
     if not files:
-        return f"Found no files yet. Drop scans into {', '.join(str(inbox) for inbox in inboxes)}."
-    parts = [f"{waiting + settling} to work on"]
+        return f"Found no files yet. Drop scans into {', '.join(inboxes.values())}."
+    parts = [f"{_unfinished(overview)} to work on"]
     parts += [f"{count} {word}" for word in ("ignored", "blocked") if (count := overview.files.get(word, 0))]
     return f"Found {_files(files)}: {', '.join(parts)}."
 
@@ -116,8 +117,9 @@ def progress_line(overview: Overview) -> str:
 
 
 def offline_roots(overview: Overview) -> list[tuple[str, str]]:
-    """(path, reason) of watched folders that are not reachable."""
-    return [(root.path, root.reason or "offline") for root in overview.roots if root.state == "offline"]
+    """(path, reason) of watched folders that were out of reach all the time."""
+    missed = [root for root in overview.roots if root.state == "offline" and root.name in overview.unscanned]
+    return [(root.path, root.reason or "offline") for root in missed]
 
 
 def is_drained(overview: Overview, ran_s: float) -> bool:
@@ -126,8 +128,7 @@ def is_drained(overview: Overview, ran_s: float) -> bool:
     `ran_s` is how long this run has been up, in seconds: at first, `offline` is what an earlier run has left there.
     """
     offline = {root.name for root in overview.roots if root.state == "offline" and ran_s > OFFLINE_S}
-    unfinished = overview.files.get("settling", 0) + overview.jobs.get("queued", 0) + overview.jobs.get("running", 0)
-    return not unfinished and not set(overview.unscanned) - offline
+    return not _unfinished(overview) and not set(overview.unscanned) - offline
 
 
 def drained_exit(overview: Overview) -> ExitCode:
@@ -150,6 +151,8 @@ def summary(
     lines = [f"In this run: {', '.join(ended) or 'nothing to do'}."]
     if overview.ended_since:
         lines.append(f"Results are in {', '.join(str(root.output) for root in settings.watched)}.")
+    if waiting := _unfinished(overview):
+        lines.append(f"{_files(waiting)} still to be done: the next start goes on there.")
     lines += _named("Quarantined", [(path, reason) for _, path, reason in quarantined])
     lines += _named("Not taken", [*offline_roots(overview), *blocked])
     if quarantined:
@@ -163,6 +166,11 @@ def summary(
 def _named(title: str, files: Sequence[tuple[str, str]]) -> list[str]:
     lines = [f"{title}: {path}: {reason}" for path, reason in files[:SHOWN]]
     return lines + ([f"{title}: {_files(len(files) - SHOWN)} more."] if len(files) > SHOWN else [])
+
+
+def _unfinished(overview: Overview) -> int:
+    """Files that are settling and jobs that are queued or running."""
+    return overview.files.get("settling", 0) + overview.jobs.get("queued", 0) + overview.jobs.get("running", 0)
 
 
 def _files(count: int) -> str:

@@ -221,4 +221,4 @@ def _place(real: str) -> tuple[str, str]:
     """Device and path inside its file system: the same for all bind mounts of one folder."""
     mount = mount_of(Path(real))
     below = os.path.relpath(real, mount.point)
-    return mount.device, os.path.normpath(f"{mount.inner}/{below}")
+    return mount.device, os.path.normpath(os.path.join(mount.inner, below))

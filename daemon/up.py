@@ -129,7 +129,7 @@ class Onlooker:
             seen = overview.overview(session, self._since, self._names)
         if not seen.unscanned and not self._told_found:
             self._told_found = True
-            self._console.say(progress.found(seen, [root.path for root in self._settings.watched]))
+            self._console.say(progress.found(seen, self._settings))
         self._console.progress(progress.progress_line(seen), now_s)
         if not self._drain or not progress.is_drained(seen, now_s - self._started_s):
             return None
