@@ -3,7 +3,8 @@
 PhotochromError
 ├─ SetupError              a command cannot start
 │  ├─ UnknownSetting       RootMissing     RootsOverlap     OutputUnwritable   StateDirInUse
-│  └─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
+│  ├─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
+    │  └─ PhotosUnusable       TrainingStopped
 ├─ ScanError               about the bytes of one scan
 │  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
 │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
@@ -124,6 +125,19 @@ class WeightsBroken(SetupError):
     code = "weights_broken"
     exit_code = ExitCode.WEIGHTS
     settles = Settles.WAIT
+
+
+class PhotosUnusable(SetupError):
+    """A folder of photos to learn from or to be judged on has none that will do."""
+
+    code = "photos_unusable"
+    exit_code = ExitCode.USAGE
+
+
+class TrainingStopped(SetupError):
+    """Training cannot start, or had to stop; its checkpoints stay."""
+
+    code = "training_stopped"
 
 
 class DependencyMissing(SetupError):
