@@ -1,0 +1,206 @@
+"""Judging a version on colour photos it has never seen, by a fixed protocol.
+
+The protocol (that of the figures in MODEL_CARD.md): the photo's L* as an 8-bit gray picture goes through the very
+`Colorizer` that serves; its ab is brought to the picture's size bicubically and merged with the gray picture's L*; both
+pictures are stretched to 256x256 by area and compared there. Nothing is cropped, nothing is chosen by its outcome.
+"""
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from model.colorizer import Colorizer
+from model.metrics import ab_l1, ciede2000, colour_sums, colourfulness, mean_chroma, psnr
+from model.photos import Photo, PhotosError, decode, find_photos
+from model.registry import Version, shipped
+from model.scores import PhotoScore, SetScore, score_categories, score_set
+from model.sheets import lab_to_rgb, write_sheet
+
+PROTOCOL = "whole photo, 8-bit L* in, ab bicubic, L* kept, compared at 256x256 (area)"
+COMPARED_PX = 256
+
+#: L* `[H, W]` -> ab `[h, w, 2]`
+Colour = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What a version reaches on a set of photos."""
+
+    version: str
+    weights_sha256: str
+    photos: Path
+    protocol: str
+    overall: SetScore
+    categories: dict[str, SetScore]
+    #: the same photos left without colour: what any figure has to be read against
+    gray: SetScore
+    rows: list[PhotoScore]
+    #: photos that could not be read, with the reason
+    skipped: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return dataclasses.asdict(self) | {"photos": str(self.photos)}
+
+
+def no_colour(light: np.ndarray) -> np.ndarray:
+    """The gray baseline: ab = 0."""
+    return np.zeros((*light.shape, 2), np.float32)
+
+
+def gray_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A photo as an archive's scanner would give it.
+
+    Args:
+        rgb: uint8 `[H, W, 3]`.
+
+    Returns:
+        The 8-bit gray picture `[H, W]` whose L* is the photo's, rounded, and that picture's L* as float32 0..100.
+    """
+    lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab[..., 1:] = 0
+    shades = np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)[..., 0], 0, 1)
+    gray = (shades * 255 + 0.5).astype(np.uint8)
+    light = cv2.cvtColor(np.dstack([gray] * 3).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[..., 0]
+    return gray, np.ascontiguousarray(light)
+
+
+def compare(photo: Photo, category: str, truth: np.ndarray, ours: np.ndarray) -> PhotoScore:
+    """Figures of one photo; both pictures RGB uint8 of any size and shape."""
+    size = (COMPARED_PX, COMPARED_PX)
+    pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (truth, ours)]
+    labs = [cv2.cvtColor(p.astype(np.float32) / 255, cv2.COLOR_RGB2Lab) for p in pictures]
+    sums = colour_sums(*labs)
+    difference = (labs[1] - labs[0]).mean((0, 1))
+    return PhotoScore(
+        file=photo.name,
+        category=category,
+        psnr=psnr(*pictures),
+        ab_l1=ab_l1(*labs),
+        de00=float(ciede2000(*labs).mean()),
+        cf=colourfulness(pictures[1]),
+        cf_truth=colourfulness(pictures[0]),
+        chroma=mean_chroma(labs[1]),
+        chroma_truth=mean_chroma(labs[0]),
+        d_a=float(difference[1]),
+        d_b=float(difference[2]),
+        truth_truth=sums[0],
+        ours_ours=sums[1],
+        truth_ours=sums[2],
+    )
+
+
+def colourised(rgb: np.ndarray, colour: Colour) -> np.ndarray:
+    """A photo made gray and coloured again, RGB uint8 `[H, W, 3]`."""
+    _, light = gray_of(rgb)
+    return lab_to_rgb(light, colour(light))
+
+
+def categories_of(folder: Path, photos: list[Photo]) -> dict[str, str]:
+    """Each photo's category by its name.
+
+    From `manifest.csv` (columns file, category) in the folder or beside it; else the first folder of the name; else
+    what stands before the first underscore; else "photos".
+    """
+    known: dict[str, str] = {}
+    for manifest in (folder.parent / "manifest.csv", folder / "manifest.csv"):
+        if manifest.is_file():
+            with manifest.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                if {"file", "category"} <= set(reader.fieldnames or ()):
+                    known |= {row["file"]: row["category"] for row in reader}
+    return {photo.name: known.get(photo.name) or _category_by_name(photo.name) for photo in photos}
+
+
+def _category_by_name(name: str) -> str:
+    if "/" in name:
+        return name.split("/")[0]
+    return name.split("_")[0] if "_" in name else "photos"
+
+
+def evaluate(
+    folder: Path,
+    version: Version | None = None,
+    *,
+    draws: int = 2000,
+    sheet: Path | None = None,
+    worst_sheet: Path | None = None,
+    colour: Colour | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> EvaluationReport:
+    """Score a version on a folder of colour photos.
+
+    Args:
+        folder: colour photos, in the forms that `model.photos` reads.
+        version: what to judge; the shipped one by default.
+        draws: bootstrap draws for the 95 % intervals; 0 for none.
+        sheet: where to write a contact sheet (gray | ours | truth) of 24 photos spread over the set, or None.
+        worst_sheet: where to write the same of the 20 photos with the largest mean ΔE00, or None.
+        colour: another way from L* to ab, in place of the version's `Colorizer`.
+        progress: called with photos done and photos in all.
+
+    Raises:
+        PhotosError: no readable photos in the folder.
+        WeightsError: the version cannot be loaded.
+    """
+    judged = version or shipped()
+    colouring = colour or Colorizer(judged).chroma
+    photos = find_photos([folder])
+    categories = categories_of(folder, photos)
+    rows, plain, skipped = [], [], {}
+    for count, photo in enumerate(photos):
+        try:
+            truth = decode(photo)
+        except PhotosError as error:
+            skipped[photo.name] = str(error)
+            continue
+        rows.append(compare(photo, categories[photo.name], truth, colourised(truth, colouring)))
+        plain.append(compare(photo, categories[photo.name], truth, colourised(truth, no_colour)))
+        progress(count + 1, len(photos))
+    if not rows:
+        raise PhotosError(f"None of the {len(photos)} photos in {folder} can be decoded.")
+    by_name = {photo.name: photo for photo in photos}
+    if sheet is not None:
+        spread = rows[:: max(1, len(rows) // 24)][:24]
+        contact_sheet(sheet, [by_name[row.file] for row in spread], colouring)
+    if worst_sheet is not None:
+        worst = sorted(rows, key=lambda row: -row.de00)[:20]
+        contact_sheet(worst_sheet, [by_name[row.file] for row in worst], colouring)
+    return EvaluationReport(
+        version=judged.name,
+        weights_sha256=judged.weights_sha256,
+        photos=folder,
+        protocol=PROTOCOL,
+        overall=score_set(rows, draws),
+        categories=score_categories(rows, draws),
+        gray=score_set(plain, draws),
+        rows=rows,
+        skipped=skipped,
+    )
+
+
+def contact_sheet(path: Path, photos: list[Photo], colour: Colour, tile_px: int = 200) -> None:
+    """Write gray | ours | truth of each photo, two photos a row, as one PNG."""
+    rows = []
+    for photo in photos:
+        truth = decode(photo)
+        gray, _ = gray_of(truth)
+        ours = colourised(truth, colour)
+        rows.append([_tile(picture, tile_px) for picture in (np.dstack([gray] * 3), ours, truth)])
+    write_sheet(path, [[tile for row in rows[i : i + 2] for tile in row] for i in range(0, len(rows), 2)])
+
+
+def _tile(rgb: np.ndarray, side_px: int) -> np.ndarray:
+    """The picture fitted into a white square."""
+    scale = side_px / max(rgb.shape[:2])
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    tall, wide = side_px - size[1], side_px - size[0]
+    padding = ((tall // 2, tall - tall // 2), (wide // 2, wide - wide // 2), (0, 0))
+    return np.pad(small, padding, constant_values=255)
