@@ -73,10 +73,9 @@ def _in_folder(folder: Path) -> list[Photo]:
 
 
 def _colour_arrays(light: Path) -> list[np.ndarray]:
-    """The ab arrays that belong to a `gray_scale.npy`: below the folder that holds it or below the next one up."""
-    for folder in (light.parent, light.parent.parent):
-        paths = sorted(folder.rglob("ab*.npy"))
-        if paths:
+    """The ab arrays that belong to a `gray_scale.npy`: beside it, or below a folder `ab` beside its own."""
+    for folder in (light.parent, light.parent.parent / "ab"):
+        if paths := sorted(folder.glob("ab*.npy") if folder == light.parent else folder.rglob("ab*.npy")):
             return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
     raise PhotosError(f"{light} has no ab1.npy, ab2.npy, ... beside it; unpack the whole set.")
 

@@ -1,0 +1,159 @@
+import cv2
+import numpy as np
+import pytest
+
+from model.config import AB_RANGE, Sampling
+from model.data import Batches, light_and_colour, photo_weights
+from model.film import age, film_lightness
+from model.photos import PhotosError, decode, draw, find_photos, pack_photos, shrink, split_holdout
+
+
+def write(path, rgb):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), rgb[..., ::-1])
+
+
+def picture(hue: int, height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
+    hsv = np.random.default_rng(seed).integers(60, 255, (height, width, 3), dtype=np.uint8)
+    hsv[..., 0] = hue
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(12):
+        write(tmp_path / "photos" / "reds" / f"{i:02d}.png", picture(0, seed=i))
+    for i in range(4):
+        write(tmp_path / "photos" / "blues" / f"{i:02d}.jpg", picture(120, seed=50 + i))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def pack(folder, tmp_path):
+    return pack_photos(find_photos([folder]), tmp_path / "cache", 50, 15.0)
+
+
+def test_photos_are_found_in_any_tree_and_sorted(folder):
+    (folder / "notes.txt").write_text("no photo")
+    photos = find_photos([folder])
+    assert [photo.name for photo in photos][:5] == ["blues/00.jpg", "blues/01.jpg", "blues/02.jpg", "blues/03.jpg",
+                                                    "reds/00.png"]  # fmt: skip
+    assert {photo.source for photo in photos} == {"reds", "blues"}
+
+
+def test_empty_and_missing_folders_are_named(tmp_path):
+    with pytest.raises(PhotosError, match="No JPEG"):
+        find_photos([tmp_path])
+    with pytest.raises(PhotosError, match="does not exist"):
+        find_photos([tmp_path / "absent"])
+
+
+def test_the_image_colorization_sets_arrays_are_paired(tmp_path):
+    rgb = np.stack([cv2.GaussianBlur(picture(hue, 224, 224), (0, 0), 9) for hue in (0, 60, 120)])
+    lab = np.stack([cv2.cvtColor(p, cv2.COLOR_RGB2Lab) for p in rgb])
+    (tmp_path / "l").mkdir()
+    (tmp_path / "ab" / "ab").mkdir(parents=True)
+    np.save(tmp_path / "l" / "gray_scale.npy", lab[..., 0])
+    np.save(tmp_path / "ab" / "ab" / "ab1.npy", lab[:2, ..., 1:])
+    np.save(tmp_path / "ab" / "ab" / "ab2.npy", lab[2:, ..., 1:])
+    photos = find_photos([tmp_path])
+    assert len(photos) == 3
+    for photo, truth in zip(photos, rgb, strict=True):
+        assert np.abs(decode(photo).astype(int) - truth).mean() < 3
+
+
+def test_an_array_set_without_colours_is_named(tmp_path):
+    np.save(tmp_path / "gray_scale.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(PhotosError, match="ab1"):
+        find_photos([tmp_path])
+
+
+def test_corrupt_gray_and_tiny_photos_are_left_out_by_name(folder, tmp_path):
+    write(folder / "reds" / "gray.png", np.repeat(picture(0)[..., :1], 3, 2))
+    write(folder / "reds" / "tiny.png", picture(0, 20, 20))
+    (folder / "reds" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 torn")
+    pack = pack_photos(find_photos([folder]), tmp_path / "cache", 50, 15.0)
+    assert len(pack) == 16
+    assert set(pack.dropped) == {"reds/gray.png", "reds/tiny.png", "reds/torn.jpg"}
+    assert "colour" in pack.dropped["reds/gray.png"] and "decoded" in pack.dropped["reds/torn.jpg"]
+
+
+def test_a_folder_of_gray_photos_is_an_error(tmp_path):
+    write(tmp_path / "g" / "gray.png", np.repeat(picture(0)[..., :1], 3, 2))
+    with pytest.raises(PhotosError, match="None of 1 photos"):
+        pack_photos(find_photos([tmp_path / "g"]), tmp_path / "cache", 50, 15.0)
+
+
+def test_the_pack_holds_the_photos_and_is_taken_again(folder, tmp_path, pack):
+    photos = find_photos([folder])
+    np.testing.assert_array_equal(pack.photo(6), shrink(decode(photos[6]), 50))
+    stamp = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    again = pack_photos(photos, tmp_path / "cache", 50, 15.0)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == stamp
+    assert again.names == pack.names
+
+
+def test_shrink_keeps_shape_and_cuts_panoramas():
+    assert shrink(np.zeros((100, 120, 3), np.uint8), 50).shape == (50, 60, 3)
+    assert shrink(np.zeros((100, 500, 3), np.uint8), 50).shape == (50, 75, 3)
+    assert shrink(np.zeros((40, 40, 3), np.uint8), 50).shape == (40, 40, 3)
+
+
+def test_the_draw_follows_the_seed(folder):
+    photos = find_photos([folder])
+    assert draw(photos, 5, seed=3) == draw(photos, 5, seed=3)
+    assert draw(photos, 5, seed=3) != draw(photos, 5, seed=4)
+    assert draw(photos, None, seed=3) == photos == draw(photos, 99, seed=3)
+
+
+def test_the_holdout_depends_on_names_alone_and_is_balanced(pack):
+    learned, held = split_holdout(pack, 3)
+    assert not set(learned) & set(held)
+    assert len(learned) + len(held) == len(pack)
+    assert sorted(pack.source_names[pack.sources[i]] for i in held) == ["blues", "reds"]
+    assert split_holdout(pack, 3)[1].tolist() == held.tolist()
+
+
+def test_small_sources_and_rare_colours_are_drawn_more_often(pack):
+    everything = np.arange(len(pack))
+    plain = photo_weights(pack, everything, Sampling(source_power=1.0, rarity_power=0.0))
+    np.testing.assert_allclose(plain, 1 / len(pack))
+    blue = pack.sources == pack.source_names.index("blues")
+    balanced = photo_weights(pack, everything, Sampling(source_power=0.0, rarity_power=0.0))
+    assert balanced[blue].sum() == pytest.approx(0.5)
+    rare = photo_weights(pack, everything, Sampling(source_power=1.0, rarity_power=1.0))
+    assert rare[blue].mean() > rare[~blue].mean()
+    assert rare.sum() == pytest.approx(1)
+
+
+def test_batches_are_a_function_of_seed_and_step(pack):
+    batches = Batches(pack, np.arange(len(pack)), Sampling(), 4, seed=1)
+    light, colour = batches.at(7, 32)
+    assert (light.shape, colour.shape) == ((4, 32, 32, 1), (4, 16, 16, 2))
+    assert light.dtype == colour.dtype == np.float32
+    assert np.abs(light).max() <= 1 and np.abs(colour).max() <= 1.2
+    np.testing.assert_array_equal(light, batches.at(7, 32)[0])
+    assert not np.array_equal(light, batches.at(8, 32)[0])
+    ahead = [pair for pair, _ in zip(batches.dataset(6, 32).as_numpy_iterator(), range(2), strict=False)]
+    np.testing.assert_array_equal(ahead[1][0], light)
+
+
+def test_light_and_colour_of_a_known_square():
+    square = np.zeros((4, 4, 3), np.float32)
+    square[:, :2] = (1, 0, 0)
+    square[:, 2:] = (1, 1, 1)
+    light, colour = light_and_colour(square)
+    assert light[0, 3, 0] == pytest.approx(1, abs=1e-3)
+    assert light[0, 0, 0] == pytest.approx(53.24 / 50 - 1, abs=2e-3)
+    np.testing.assert_allclose(colour[0, 0] * AB_RANGE, (80.09, 67.2), atol=0.3)
+    np.testing.assert_allclose(colour[0, 1], 0, atol=1e-3)
+
+
+def test_film_stays_in_range_and_draws_white_as_white():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        seen = film_lightness(np.ones((8, 8, 3), np.float32), random)
+        np.testing.assert_allclose(seen, 100, atol=0.1)
+        aged = age(random.uniform(0, 100, (16, 16)).astype(np.float32), random)
+        assert aged.dtype == np.float32
+        assert aged.min() >= 0 and aged.max() <= 100

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.config import PRESETS, Architecture, ConfigError, architecture_from, preset
+from model.networks import build_discriminator, build_generator, encoder_layers
+from model.weights_file import WeightsFileError, read_weights, write_weights
+
+SMALL = Architecture(kind="plain_unet", decoder_channels=(8, 8, 8, 8, 8), plain_channels=(8, 8, 8, 8, 8))
+PROTOTYPE = Path(__file__).parents[2].parent / "shared" / "reference" / "prototype" / "generator.npz"
+
+
+def test_plain_generator_halves_the_side_and_stays_in_range():
+    light = np.random.default_rng(0).uniform(-1, 1, (2, 64, 96, 1)).astype(np.float32)
+    colour = np.asarray(build_generator(SMALL)(light, training=False))
+    assert colour.shape == (2, 32, 48, 2)
+    assert np.abs(colour).max() <= 1
+
+
+def test_lite0_generator_has_the_documented_size():
+    generator = build_generator(Architecture())
+    assert generator.count_params() == 5_282_114
+    assert generator.output_shape == (None, None, None, 2)
+    names = {layer.name for layer in encoder_layers(generator) if layer.weights}
+    assert "_conv_stem" in names
+    assert "ab" not in names and "d0c" not in names
+    assert sum(name.endswith("_depthwise_conv") for name in names) == 16
+
+
+def test_prototype_weights_fit_in_their_order():
+    if not PROTOTYPE.exists():
+        pytest.skip("the prototype's weights are not on this machine")
+    generator = build_generator(Architecture())
+    read_weights(generator, PROTOTYPE)
+    flat = np.asarray(generator(np.zeros((1, 64, 64, 1), np.float32), training=False))
+    assert np.isfinite(flat).all() and np.abs(flat).max() < 0.3
+
+
+def test_discriminator_judges_patches():
+    logits = np.asarray(build_discriminator()(np.zeros((2, 64, 64, 3), np.float32), training=False))
+    assert logits.shape == (2, 8, 8, 1)
+
+
+def test_unknown_kinds_and_presets_are_named():
+    with pytest.raises(ConfigError, match="kind"):
+        build_generator(Architecture(kind="transformer"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="default, finetune, textbook"):
+        preset("defualt")
+    with pytest.raises(ConfigError, match="not one this release"):
+        architecture_from({"heads": 8})
+
+
+@pytest.mark.parametrize("recipe", PRESETS.values(), ids=PRESETS)
+def test_presets_keep_the_stated_objective(recipe):
+    assert sum(phase.share for phase in recipe.phases) == pytest.approx(1)
+    assert (recipe.l1_weight, recipe.critic_rate, recipe.beta_1) == (100.0, 2e-4, 0.5)
+    last = recipe.phases[-1]
+    assert (last.objective, last.rate, last.decays) == ("adversarial", 2e-4, False)
+    assert all(phase.size_px % 32 == 0 for phase in recipe.phases)
+
+
+def test_weights_file_round_trip_and_its_refusals(tmp_path):
+    first, second = build_generator(SMALL), build_generator(SMALL)
+    write_weights(first, tmp_path / "w.npz")
+    read_weights(second, tmp_path / "w.npz")
+    for a, b in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(a).astype(np.float16), np.asarray(b).astype(np.float16))
+    with pytest.raises(WeightsFileError, match="architecture"):
+        read_weights(build_discriminator(), tmp_path / "w.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:500])
+    with pytest.raises(WeightsFileError, match="cannot be read"):
+        read_weights(second, tmp_path / "cut.npz")
+    with pytest.raises(WeightsFileError, match="cannot be read"):
+        read_weights(second, tmp_path / "absent.npz")
+
+
+def test_weights_that_are_no_numbers_are_not_written(tmp_path):
+    net = build_generator(SMALL)
+    net.weights[0].assign(np.full(net.weights[0].shape, np.nan))
+    with pytest.raises(WeightsFileError, match="number"):
+        write_weights(net, tmp_path / "w.npz")
+    assert not list(tmp_path.iterdir())
