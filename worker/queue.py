@@ -101,6 +101,7 @@ def waiting() -> int:
     """
     try:
         with app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
             return int(connection.default_channel.queue_declare(COLORIZE_QUEUE, passive=True).message_count)
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"The broker does not answer: {error}. Jobs wait in the database.") from error
