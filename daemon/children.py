@@ -124,7 +124,7 @@ class Keeper:
         """`started`: the part runs already."""
         self.part = part
         self.hopeless: int | None = None  # the exit code with which it ended before it ever was well
-        self._deaths = 0
+        self.deaths = 0  # in a row, without a minute of health between
         self._was_well = False
         self._running = started
         self._since_s = time.monotonic() if started else -float("inf")  # started at, or to be started again at
@@ -141,13 +141,13 @@ class Keeper:
         except (SetupError, OSError) as error:
             return self._mourn(now_s, f"cannot start: {error}")
         self._running, self._since_s = True, now_s
-        return f"The {self.part.name} was started again." if self._deaths else None
+        return f"The {self.part.name} was started again." if self.deaths else None
 
     def _mourn(self, now_s: float, how: str) -> str:
         if self._running and now_s - self._since_s >= HEALTHY_S:
-            self._deaths, self._was_well = 0, True
-        pause_s = BACKOFF_S[min(self._deaths, len(BACKOFF_S) - 1)]
-        self._deaths += 1
+            self.deaths, self._was_well = 0, True
+        pause_s = BACKOFF_S[min(self.deaths, len(BACKOFF_S) - 1)]
+        self.deaths += 1
         self._running, self._since_s = False, now_s + pause_s
         status = getattr(self.part, "status", None)
         if status in HOPELESS and not self._was_well:

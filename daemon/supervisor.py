@@ -49,14 +49,26 @@ class Supervisor:
         self._keepers += [children.Keeper(part) for part in to_start]
         self._logs = {part.name: ChildLog(logs / f"{part.name}.log") for part in to_start}
 
-    def run(self, stops: Stops, look: Callable[[], ExitCode | None]) -> ExitCode | None:
-        """Loops until a signal (None), until `look` has an exit code, or a child can never start; stops nothing."""
+    def run(self, stops: Stops, look: Callable[[], ExitCode | None], *, patience: int | None = None) -> ExitCode | None:
+        """Loops until there is a reason to end; stops nothing itself.
+
+        Args:
+            stops: a signal ends the loop: None.
+            look: called in every round; its exit code ends the loop.
+            patience: so many deaths of one part in a row end the loop: FAILED.
+
+        Returns:
+            Also the exit code of a child that can never start.
+        """
         while not stops.count:
             for keeper in self._keepers:
                 if (told := keeper.tick(time.monotonic())) is not None:
                     self._tell(keeper, told)
                 if keeper.hopeless is not None:
                     return ExitCode(keeper.hopeless)
+                if patience and keeper.deaths >= patience:
+                    self._console.say(f"Giving up: the {keeper.part.name} ended {keeper.deaths} times in a row.")
+                    return ExitCode.FAILED
             self._echo()
             if (code := look()) is not None:
                 return code

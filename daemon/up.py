@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0  # between two looks at the database …
 LOOK_SHARE = 20  # … or, where counting is slow, so many times as long as the last look took
 DRAIN_RETRY_S = 1.0  # nobody goes on copying into a folder that is drained: a truncated file is not waited for
+PATIENCE = 8  # deaths of one part in a row, a minute in all, until a drain gives up; a service never does
 STATE_FILE_MODE = 0o600
 WORKER_NAME = "PHOTOCHROM_WORKER"  # hands a worker the name that its claims carry
 
@@ -47,7 +48,8 @@ def up(settings: Settings, *, drain: bool, out: TextIO) -> ExitCode:
         out: where the person reads.
 
     Returns:
-        OK; with `drain` SOME_QUARANTINED or SOME_NOT_TAKEN; the code of a part that can never start.
+        OK; with `drain` SOME_QUARANTINED or SOME_NOT_TAKEN, or FAILED when it was interrupted or a part keeps dying.
+        The exit code of a part that can never start.
 
     Raises:
         SetupError: a folder, the state directory, the broker or the database cannot be used; nothing was started.
@@ -62,7 +64,7 @@ def up(settings: Settings, *, drain: bool, out: TextIO) -> ExitCode:
             parts = _children(settings.model_copy(update=_drain_settings(settings) if drain else {}), database)
             supervisor = Supervisor(console, settings.state_dir / "logs", started=brokers, to_start=parts)
             try:
-                code = supervisor.run(stops, onlooker.look)
+                code = supervisor.run(stops, onlooker.look, patience=PATIENCE if drain else None)
             finally:
                 supervisor.stop(stops)
             onlooker.sum_up()
@@ -150,7 +152,7 @@ def environment(settings: Settings) -> dict[str, str]:
     values["roots"] = json.dumps([_root(root) for root in settings.roots])
     handed = {PREFIX + name.upper(): str(value) for name, value in values.items()}
     # Started in a folder that has a `model` or `worker` in it, Python would import that one.
-    return os.environ | handed | {"PYTHONSAFEPATH": "1"}
+    return {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | handed | {"PYTHONSAFEPATH": "1"}
 
 
 @contextlib.contextmanager
