@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import logging
 import os
 import socket
@@ -36,7 +35,6 @@ from worker.tables import Job, JobState, Root, absolute, display
 
 logger = logging.getLogger(__name__)
 
-HASH_BLOCK_BYTES = 1 << 20
 TIDY_OLDER_THAN_S = 24 * 3600
 
 
@@ -176,15 +174,6 @@ def open_original(root: Root, path: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def sha256_of(fd: int) -> str:
-    """The sha256 of all bytes behind a descriptor, whose position stays."""
-    digest, offset = hashlib.sha256(), 0
-    while block := os.pread(fd, HASH_BLOCK_BYTES, offset):
-        digest.update(block)
-        offset += len(block)
-    return digest.hexdigest()
-
-
 def _stamp(fd: int) -> tuple[int, int, int, int]:
     stat = os.fstat(fd)
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
@@ -200,7 +189,7 @@ def _colour(bench: Bench, job: Job) -> None:
     replaces = {sha for sha in (job.output_sha256, old.output_sha256 if old else None) if sha}
     with open_original(root, job.path) as fd:
         before = _stamp(fd)
-        if sha256_of(fd) != job.source_sha256:
+        if publish.sha256_of(fd) != job.source_sha256:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
         if twin is not None and _copy_twin(bench, job, root, twin, replaces):
             return
@@ -321,7 +310,7 @@ def colorize_file(colorizer: Colorizer, settings: Settings, source: Path, output
         policy = policy_of(settings)
         origin = derivative.Origin(
             source_name=source.name,
-            source_sha256=sha256_of(fd),
+            source_sha256=publish.sha256_of(fd),
             model_version=colorizer.version.name,
             weights_sha256=colorizer.version.weights_sha256,
         )
