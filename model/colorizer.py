@@ -1,0 +1,181 @@
+"""The net in service: one picture's L* in, its chroma at the net's resolution out; the same every time.
+
+The whole picture is squashed to the net's square, which tells the net more than a padded one (DeOldify's finding) and
+gives TensorFlow one fixed signature: no retracing, no growth. Beyond 2:1 a picture is covered by overlapping windows.
+Running statistics, no dropout, batches always full: the same picture gives the same numbers on the same machine.
+"""
+
+import dataclasses
+import threading
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from model.config import AB_RANGE
+from model.registry import Version, load_generator
+
+Floats = npt.NDArray[np.float32]
+
+#: a picture longer than this many times its width is covered by several windows
+SQUASH_RATIO: Final = 2.0
+#: length of a window, in widths of the picture
+WINDOW_RATIO: Final = 1.5
+#: a picture whose L* differs by less than this shows nothing: the net would only repeat its training set's mean colour
+FLAT_RANGE: Final = 1.0
+#: beyond this ratio windows grow longer instead of more numerous, which bounds work and memory
+_LONGEST_RATIO: Final = 24.0
+
+
+class ChromaNotFinite(ValueError):
+    """The net gave a value that is no number: its weights are damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A part of the long side, as fractions of it."""
+
+    start: float
+    stop: float
+
+
+class Colorizer:
+    """A version of the generator, loaded once per process; safe to call from several threads."""
+
+    def __init__(self, version: Version, *, batch: int = 1) -> None:
+        """Load the weights; the net is traced by the first call or by `warm`.
+
+        Args:
+            version: which version.
+            batch: squares per run of the net; runs are always full (padded), so that results do not depend on it.
+
+        Raises:
+            WeightsError: missing, changed or unfit weights.
+        """
+        self.version = version
+        self._batch = max(batch, 2 if version.flip_average else 1)
+        self._side = version.serve_size_px
+        self._lock = threading.Lock()
+        generator = load_generator(version)
+        signature = [tf.TensorSpec((self._batch, self._side, self._side, 1), tf.float32)]
+        self._run = tf.function(lambda light: generator(light, training=False), input_signature=signature)
+
+    @property
+    def device(self) -> str:
+        """Where the net runs: "cpu" or "gpu"."""
+        return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
+
+    def warm(self) -> None:
+        """Run the net once, so that the first picture does not wait for tracing."""
+        self.chroma(np.linspace(0.0, 100.0, self._side, dtype=np.float32)[None].repeat(self._side, axis=0))
+
+    def chroma(self, light: Floats) -> Floats:
+        """The chroma the version gives to a picture.
+
+        Args:
+            light: its L* 0..100, `[H, W]`, any size from 1 × 1; values that are no numbers count as 50.
+
+        Returns:
+            a*, b* of the whole picture `[h, w, 2]`, |ab| <= 110 · saturation; h = w = half the serving size, longer
+            on the long side for panoramas. All zero for a picture without any contrast.
+
+        Raises:
+            ChromaNotFinite: the weights are damaged.
+        """
+        if light.ndim != 2 or not light.size:
+            raise ValueError(f"light must be [H, W] with pixels, not {light.shape}")
+        known = np.clip(np.nan_to_num(light, nan=50.0, posinf=100.0, neginf=0.0), 0.0, 100.0).astype(np.float32)
+        if np.ptp(known) < FLAT_RANGE:
+            return np.zeros((self._side // 2, self._side // 2, 2), np.float32)
+        if known.shape[0] > known.shape[1]:  # windows run along the width; the net still sees pictures upright
+            return self._covered(known, upright=False)
+        return self._covered(known, upright=True)
+
+    def _covered(self, light: Floats, *, upright: bool) -> Floats:
+        """Windows along the long side, blended."""
+        height, width = light.shape
+        long, short = (width, height) if upright else (height, width)
+        parts = windows(long / short)
+        squares = [self._square(_cut(light, part, upright)) for part in parts]
+        planes = self._predict(np.stack(squares))
+        if len(parts) == 1:
+            return planes[0]
+        if not upright:
+            planes = planes.transpose(0, 2, 1, 3)
+        blended = blend(planes, parts)
+        return blended if upright else np.ascontiguousarray(blended.transpose(1, 0, 2))
+
+    def _square(self, light: Floats) -> Floats:
+        """L* `[h, w]` -> the net's input `[S, S]`, L*/50 - 1."""
+        size = (self._side, self._side)
+        shrinks = light.shape[0] >= self._side and light.shape[1] >= self._side
+        square = cv2.resize(light, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        scaled: Floats = square / np.float32(50.0) - np.float32(1.0)
+        return scaled
+
+    def _predict(self, squares: Floats) -> Floats:
+        """Inputs `[N, S, S]` -> a*, b* `[N, S/2, S/2, 2]`, flip-averaged and saturated as the version says."""
+        inputs = np.concatenate([squares, squares[:, :, ::-1]]) if self.version.flip_average else squares
+        out = self._in_batches(inputs)
+        if self.version.flip_average:
+            n = len(squares)
+            out = (out[:n] + out[n:, :, ::-1]) / np.float32(2.0)
+        if not np.isfinite(out).all():
+            raise ChromaNotFinite(f"Version {self.version.name} gives values that are no numbers.")
+        return np.ascontiguousarray(out * np.float32(AB_RANGE * self.version.saturation))
+
+    def _in_batches(self, inputs: Floats) -> Floats:
+        """Run the net on `[N, S, S]` in full batches."""
+        missing = -len(inputs) % self._batch
+        padded = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), np.float32)])[..., None]
+        with self._lock:
+            runs = [self._run(tf.constant(padded[i : i + self._batch])) for i in range(0, len(padded), self._batch)]
+        return np.concatenate([run.numpy() for run in runs])[: len(inputs)]
+
+
+def windows(ratio: float) -> list[Window]:
+    """Overlapping windows over the long side of a picture.
+
+    Args:
+        ratio: long side / short side, >= 1.
+
+    Returns:
+        One window up to `SQUASH_RATIO`; beyond, windows `WINDOW_RATIO` widths long that overlap by at least a third.
+    """
+    if ratio <= SQUASH_RATIO:
+        return [Window(0.0, 1.0)]
+    length = WINDOW_RATIO / min(ratio, _LONGEST_RATIO)
+    count = int(np.ceil((1.0 - length) / (length * 2 / 3))) + 1
+    return [Window(float(start), float(start + length)) for start in np.linspace(0.0, 1.0 - length, count)]
+
+
+def _cut(light: Floats, part: Window, upright: bool) -> Floats:
+    """The window's pixels; at least one."""
+    size = light.shape[1 if upright else 0]
+    start = min(int(part.start * size), size - 1)
+    stop = max(round(part.stop * size), start + 1)
+    return light[:, start:stop] if upright else light[start:stop]
+
+
+def blend(planes: Floats, parts: list[Window]) -> Floats:
+    """Windows laid over each other along the width, each fading out towards its ends.
+
+    Args:
+        planes: a*, b* per window, `[N, h, h, 2]`.
+        parts: where each lies.
+
+    Returns:
+        a*, b* of the whole, `[h, w, 2]` with the windows' own scale.
+    """
+    side = planes.shape[2]
+    width = round(side / (parts[0].stop - parts[0].start))
+    total = np.zeros((planes.shape[1], width, 2), np.float64)
+    weight = np.zeros((1, width, 1), np.float64)
+    fade = (np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5) / side)[None, :, None]
+    for plane, part in zip(planes, parts, strict=True):
+        start = min(round(part.start * width), width - side)
+        total[:, start : start + side] += plane * fade
+        weight[:, start : start + side] += fade
+    return (total / weight).astype(np.float32)

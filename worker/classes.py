@@ -1,0 +1,88 @@
+"""What kind of picture a scan is, judged from its pixels: gray, near-neutral, toned, colour, bitonal or blank.
+
+Thresholds were set on `scans/historic`, `scans/formats`, `eval/photos` and made files; tests/integration hold them.
+"""
+
+import enum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+class InputClass(enum.StrEnum):
+    """What a scan shows."""
+
+    GRAY = "gray"  # one channel, or three equal ones
+    NEAR_NEUTRAL = "near-neutral"  # RGB whose chroma is scanner noise
+    TONED = "toned"  # sepia, cyanotype, yellowed: one colour per lightness
+    COLOUR = "colour"  # already has colours of its own
+    BITONAL = "bitonal"  # two tones: line art, print, text
+    BLANK = "blank"  # nothing on it
+
+
+#: chroma (99th percentile, L*a*b* units) up to which RGB counts as gray
+NEUTRAL_CHROMA: Final = 5.0
+#: spread of chroma (rms) around its mean at each lightness, above which the colours are the picture's own
+TONE_SPREAD: Final = 5.0
+#: standard deviation of L* under which nothing is on the page
+BLANK_SPREAD: Final = 0.5
+#: share of pixels within `_TONE_WIDTH` L* of the darkest or lightest tone, above which there are only two tones
+BITONAL_SHARE: Final = 0.97
+_TONE_WIDTH: Final = 6.0
+_TONE_STEPS: Final = 24
+
+
+def chroma_spread(values: Floats) -> float:
+    """How far colours differ at one and the same lightness: rms distance of (a*, b*) from its mean per L* band.
+
+    Args:
+        values: L*, a*, b* of a small copy, `[h, w, 3]`.
+    """
+    flat = values.reshape(-1, 3).astype(np.float64)
+    band = np.clip(flat[:, 0] * (_TONE_STEPS / 100), 0, _TONE_STEPS - 1).astype(np.int64)
+    count = np.maximum(np.bincount(band, minlength=_TONE_STEPS), 1)
+    squares = 0.0
+    for channel in (1, 2):
+        mean = np.bincount(band, flat[:, channel], minlength=_TONE_STEPS) / count
+        squares += float(((flat[:, channel] - mean[band]) ** 2).mean())
+    return float(np.sqrt(squares))
+
+
+def two_tone_share(histogram: npt.NDArray[np.int64]) -> float:
+    """Share of pixels that are nearly the darkest or nearly the lightest tone.
+
+    Args:
+        histogram: pixels per step of L*, `[n]` over 0..100.
+    """
+    total = histogram.sum()
+    cumulative = histogram.cumsum() / max(total, 1)
+    n = len(histogram)
+    dark, light = (int(np.searchsorted(cumulative, q)) for q in (0.01, 0.99))
+    width = round(_TONE_WIDTH * n / 100)
+    if light - dark <= 4 * width:
+        return 0.0
+    return float((histogram[: dark + width + 1].sum() + histogram[light - width :].sum()) / total)
+
+
+def classify(values: Floats, histogram: npt.NDArray[np.int64]) -> InputClass:
+    """The class of a picture.
+
+    Args:
+        values: L*, a*, b* of a small copy, `[h, w, 3]`; a* = b* = 0 for a gray file.
+        histogram: full-size pixels per step of L*, `[n]` over 0..100.
+    """
+    centres = (np.arange(len(histogram)) + 0.5) * (100 / len(histogram))
+    mean = np.average(centres, weights=histogram)
+    if np.sqrt(np.average((centres - mean) ** 2, weights=histogram)) < BLANK_SPREAD:
+        return InputClass.BLANK
+    if two_tone_share(histogram) > BITONAL_SHARE:
+        return InputClass.BITONAL
+    chroma = np.hypot(values[..., 1], values[..., 2])
+    if not chroma.any():
+        return InputClass.GRAY
+    if np.quantile(chroma, 0.99) < NEUTRAL_CHROMA:
+        return InputClass.NEAR_NEUTRAL
+    return InputClass.TONED if chroma_spread(values) < TONE_SPREAD else InputClass.COLOUR

@@ -1,0 +1,112 @@
+"""Code values of a scan, top to bottom in strips, never whole: libvips, cache off, reading the open file itself.
+
+libvips keeps loads by file name, so a re-dropped file would give its old pixels (libvips/pyvips#54): here it gets a
+descriptor, never a name, and `set_up_libvips` turns the cache off.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyvips
+
+from worker.errors import ScanBroken, ScanTruncated, ScanUnsupported
+from worker.headers import Header
+
+Codes = npt.NDArray[np.unsignedinteger]
+
+_EARLY: Final = re.compile(
+    r"premature end|truncated|not enough data|bad seek|end of (file|image|input)|EOF|read error at", re.I
+)
+_FORMATS: Final = {"uchar": np.uint8, "ushort": np.uint16}
+
+
+def set_up_libvips(*, threads: int = 1) -> None:
+    """Make libvips fit for a long-lived worker: no cache, few threads. Once per process, after it was started.
+
+    Args:
+        threads: libvips' own, per picture.
+    """
+    os.environ["VIPS_CONCURRENCY"] = str(threads)  # read by libvips when its first pipeline starts
+    pyvips.cache_set_max(0)
+    pyvips.cache_set_max_files(0)
+    pyvips.cache_set_max_mem(0)
+
+
+def fresh_descriptor(descriptor: int) -> int:
+    """A read-only descriptor of the same open file with an offset of its own, to be closed by the caller.
+
+    Through /proc it is the very inode that was opened (and hashed), even when its name has gone or changed.
+    """
+    for place in (f"/proc/self/fd/{descriptor}", f"/dev/fd/{descriptor}"):
+        if Path(place).exists() or place.startswith("/proc"):
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    copy = os.dup(descriptor)
+    os.lseek(copy, 0, os.SEEK_SET)
+    return copy
+
+
+def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
+    """The page's code values, strip by strip; 0 is black whatever the file's photometric says.
+
+    Args:
+        descriptor: of the open file; its offset is left alone.
+        header: of the page.
+        rows: per strip.
+
+    Yields:
+        `[<= rows, width]` (gray) or `[<= rows, width, channels]`, uint8 or uint16.
+
+    Raises:
+        ScanTruncated: the file ends too early.
+        ScanBroken: it cannot be decoded.
+        ScanUnsupported: it decodes to something else than its header says.
+    """
+    own = fresh_descriptor(descriptor)
+    try:
+        image = _open(own, header)
+        _compare(image, header)
+        region = pyvips.Region.new(image)
+        for top in range(0, header.height, rows):
+            count = min(rows, header.height - top)
+            block = region.fetch(0, top, header.width, count)
+            codes = np.frombuffer(block, _FORMATS[image.format])
+            shape = (count, header.width, image.bands)
+            yield codes.reshape(shape[:2] if image.bands == 1 else shape)
+    except pyvips.Error as error:
+        raise _named(error, header) from error
+    finally:
+        os.close(own)
+
+
+def _open(descriptor: int, header: Header) -> Any:
+    source = pyvips.Source.new_from_descriptor(descriptor)
+    page = {"page": header.directory_index} if header.kind == "tiff" else {}
+    return pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **page)
+
+
+def _compare(image: Any, header: Header) -> None:
+    """Refuse what libvips read differently from what the header says."""
+    if (image.width, image.height) != (header.width, header.height) or image.format not in _FORMATS:
+        raise ScanUnsupported(
+            f"The {header.kind.upper()} says {header.width} × {header.height} px of {header.bit_depth} bits and decodes "
+            f"to {image.width} × {image.height} px ({image.format}): convert it to a plain TIFF."
+        )
+
+
+def _named(error: pyvips.Error, header: Header) -> Exception:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else "no reason given"
+    if _EARLY.search(str(error)):
+        return ScanTruncated(
+            f"The {header.kind.upper()} ends too early ({reason}): let the copy finish or copy it again."
+        )
+    return ScanBroken(
+        f"The {header.kind.upper()} cannot be decoded ({reason}): open it in a viewer and scan or copy it again."
+    )

@@ -1,0 +1,382 @@
+"""A derivative appears under its name complete or not at all, and never over a file that is not ours.
+
+A hidden temporary file in the target directory is written, synchronised and read back; then it gets its name by a
+rename that refuses to replace. Directories are walked by descriptor without following links, so nothing is ever written
+outside the output root. Paths are bytes: names need not be valid in any encoding.
+"""
+
+import ctypes
+import dataclasses
+import errno
+import functools
+import hashlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, Self
+
+from worker.errors import OutputBlocked, OutputFull
+from worker.names import derivative_names, is_temporary, temporary_name
+
+__all__ = ["Planned", "Publication", "Published", "copy_into", "derivative_names", "output_errors", "sweep_temporaries"]
+
+_BLOCK_BYTES: Final = 1 << 20
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RENAME_NOREPLACE: Final = 1  # linux/fs.h
+#: errno of a file system that cannot do what was asked
+_CANNOT: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """The name a derivative will take and what its file holds: known before it is there."""
+
+    path: bytes  # below the output root
+    sha256: str
+    size: int
+    replaces: bool  # an older derivative of ours under the same name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """A derivative that is there."""
+
+    path: bytes  # below the output root
+    sha256: str
+    size: int
+
+
+@contextmanager
+def output_errors() -> Iterator[None]:
+    """Errors of the operating system while writing, by what they mean for the job.
+
+    Raises:
+        OutputFull: no space or quota.
+        OutputBlocked: anything else about the output folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputFull(
+                f"No room for the derivative ({reason}). Free some space; the job goes on by itself."
+            ) from error
+        raise OutputBlocked(
+            f"The derivative cannot be written ({reason}). Check the output folder's rights and mount; "
+            "the job goes on by itself."
+        ) from error
+
+
+class Publication:
+    """A temporary file beside its future name; a context manager that leaves nothing behind unless committed."""
+
+    def __init__(
+        self,
+        output_root: bytes | str | Path,
+        relative_directory: bytes,
+        *,
+        job_id: int | str,
+        claim_no: int,
+        mode: int | None = None,
+        group: int | None = None,
+    ) -> None:
+        """Create the directories that are missing, and the temporary file.
+
+        Args:
+            output_root: an existing folder.
+            relative_directory: below it, as bytes; may be empty.
+            job_id: goes into the temporary name.
+            claim_no: goes into the temporary name.
+            mode: of the published file; None for 0666 without the umask.
+            group: id of its group; None for the process's own.
+
+        Raises:
+            OutputFull: no room.
+            OutputBlocked: no right, a link or a file where a directory should be, a path that leads out of the root.
+        """
+        self.output_root = os.fsencode(output_root)
+        self._relative = relative_directory.strip(b"/")
+        self._mode, self._group = mode, group
+        self._temporary: bytes | None = temporary_name(job_id, claim_no)
+        self.fd = -1
+        with output_errors():
+            self._directory = open_directory(self.output_root, self._relative)
+            try:
+                # readable by others only once it has its name; its mode is set by `commit`
+                self.fd = os.open(
+                    self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600,
+                    dir_fd=self._directory,
+                )  # fmt: skip
+            except BaseException:
+                os.close(self._directory)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        """Remove the temporary file if it is still there, close everything."""
+        if self.fd < 0:
+            return
+        if self._temporary is not None:
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+        os.close(self.fd)
+        os.close(self._directory)
+        self.fd = -1
+
+    def plan(self, names: Sequence[bytes], *, replaces: Collection[str] = ()) -> Planned:
+        """Bring the file to the disk and choose its name; nothing is visible yet.
+
+        Args:
+            names: candidates in order, from `derivative_names`; all in this publication's directory.
+            replaces: sha256 of files of ours that may be replaced.
+
+        Raises:
+            OutputFull: the disk filled up at the last moment.
+            OutputBlocked: every name is taken by a file that is not ours.
+        """
+        with output_errors():
+            os.fsync(self.fd)
+            digest = sha256_of(self.fd)
+            size = os.fstat(self.fd).st_size
+            for name in names:
+                there = self._sha256_of_name(self._base(name))
+                # equal bytes under this name are what we were about to write
+                if there is None or there == digest or there in replaces:
+                    return Planned(path=name, sha256=digest, size=size, replaces=there is not None)
+        raise OutputBlocked(
+            f"Every name for the derivative is taken by another file ({os.fsdecode(names[0])!r}). "
+            "Move that file away; the job goes on by itself."
+        )
+
+    def commit(self, planned: Planned, *, replaces: Collection[str] = ()) -> Published:
+        """Give the file its name, and bring the directory to the disk.
+
+        Args:
+            planned: from `plan`.
+            replaces: as there; an existing file is looked at again.
+
+        Raises:
+            OutputBlocked: a file that is not ours has taken the name since; plan again.
+            OutputFull: no room for the directory's entry.
+        """
+        if self._temporary is None:
+            raise ValueError("this publication has been committed already")
+        base = self._base(planned.path)
+        with output_errors():
+            os.fchmod(self.fd, _published_mode() if self._mode is None else self._mode)
+            if self._group is not None:
+                os.fchown(self.fd, -1, self._group)
+            os.fsync(self.fd)
+            there = self._sha256_of_name(base)
+            if there is not None and (there == planned.sha256 or there in replaces):
+                os.rename(self._temporary, base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            else:
+                rename_without_replacing(self._directory, self._temporary, base)
+            self._temporary = None
+            _synchronise(self._directory)
+        return Published(path=planned.path, sha256=planned.sha256, size=planned.size)
+
+    def _base(self, path: bytes) -> bytes:
+        directory, _, base = path.rpartition(b"/")
+        if directory != self._relative or base in (b"", b".", b".."):
+            raise ValueError(f"{path!r} does not lie in {self._relative!r}")
+        return base
+
+    def _sha256_of_name(self, name: bytes) -> str | None:
+        """What lies under a name here: None when nothing; no sha256 (an empty string) when it is no regular file."""
+        try:
+            descriptor = os.open(
+                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._directory
+            )
+        except FileNotFoundError:
+            return None
+        except OSError:  # a link, or a file we may not read: not ours
+            return ""
+        try:
+            return sha256_of(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+        finally:
+            os.close(descriptor)
+
+
+def copy_into(publication: Publication, output_root: bytes | str | Path, path: bytes, *, sha256: str) -> bool:
+    """Fill a publication with an existing derivative's bytes.
+
+    Args:
+        publication: fresh; plan and commit it afterwards.
+        output_root: of the existing derivative.
+        path: of it, below that root.
+        sha256: that it must have.
+
+    Returns:
+        False when it is not there any more, or not the same any more; then the publication is empty again.
+
+    Raises:
+        OutputFull: no room.
+        OutputBlocked: the copy cannot be written.
+    """
+    directory, _, base = path.rpartition(b"/")
+    try:
+        parent = open_directory(os.fsencode(output_root), directory, create=False)
+    except OSError:
+        return False
+    try:
+        source = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+    except OSError:
+        return False
+    finally:
+        os.close(parent)
+    try:
+        digest = hashlib.sha256()
+        with output_errors():
+            for block in _blocks(source):
+                digest.update(block)
+                _write_all(publication.fd, block)
+            if digest.hexdigest() != sha256:
+                os.ftruncate(publication.fd, 0)
+                os.lseek(publication.fd, 0, os.SEEK_SET)
+                return False
+    finally:
+        os.close(source)
+    return True
+
+
+def sweep_temporaries(output_root: bytes | str | Path, *, older_than_s: float) -> list[bytes]:
+    """Remove temporary files that dead workers left; links are not followed, nothing else is touched.
+
+    Args:
+        output_root: where to look.
+        older_than_s: by their last change, so that a living worker's file stays.
+
+    Returns:
+        The paths removed, below the root.
+    """
+    root, removed = os.fsencode(output_root), []
+    limit = time.time() - older_than_s
+    for directory, _, files in os.walk(root):
+        for name in filter(is_temporary, files):
+            path = os.path.join(directory, name)
+            with suppress(OSError):
+                if os.lstat(path).st_mtime <= limit:
+                    os.remove(path)  # noqa: PTH107 - a path of bytes
+                    removed.append(os.path.relpath(path, root))
+    return removed
+
+
+def open_directory(root: bytes, relative: bytes, *, create: bool = True) -> int:
+    """A descriptor of a directory below a root, walked part by part without following links.
+
+    Args:
+        root: an existing folder (a link there is the operator's choice and is followed).
+        relative: below it.
+        create: make what is missing.
+
+    Raises:
+        OSError: a part is missing, is no directory, is a link, or leads out of the root.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in filter(None, relative.split(b"/")):
+            if part in (b".", b".."):
+                raise OSError(errno.EINVAL, f"{os.fsdecode(relative)!r} leads out of the output folder")
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=descriptor)
+            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def rename_without_replacing(directory: int, old: bytes, new: bytes) -> None:
+    """Rename within a directory; fail when the new name exists.
+
+    By a hard link, else by renameat2 (Linux), else, on file systems that know neither, by creating the name first.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: as the system says.
+    """
+    try:
+        os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+    else:
+        os.unlink(old, dir_fd=directory)
+        return
+    if _renameat2(directory, old, new):
+        return
+    # the empty file holds the name for the moment until our own rename takes its place
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory))
+    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _renameat2(directory: int, old: bytes, new: bytes) -> bool:
+    """True when renamed; False when the system or file system does not know the call."""
+    call = getattr(_libc(), "renameat2", None)
+    if call is None:
+        return False
+    if call(directory, old, directory, new, _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), os.fsdecode(new))
+
+
+def sha256_of(descriptor: int) -> str:
+    """The sha256 of all bytes of an open file, whose position stays."""
+    digest = hashlib.sha256()
+    for block in _blocks(descriptor):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    offset = 0
+    while block := os.pread(descriptor, _BLOCK_BYTES, offset):
+        yield block
+        offset += len(block)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _published_mode() -> int:
+    """0666 without the umask, which can only be read by setting it; /proc tells without."""
+    with suppress(OSError, StopIteration, ValueError), open("/proc/self/status", "rb") as status:  # noqa: PTH123
+        line = next(line for line in status if line.startswith(b"Umask:"))
+        return 0o666 & ~int(line.split()[1], 8)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _synchronise(directory: int) -> None:
+    """Bring a directory's entries to the disk where the file system can (SMB and some FUSE cannot)."""
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise

@@ -1,0 +1,286 @@
+"""Reading a scan: what it is, whether we take it, its L* in strips, and a small copy for the net.
+
+The file is read through the descriptor that the pipeline opened (read-only) and hashed: the file decoded is the file
+hashed. Nothing is ever silently wrong: what is not understood is refused by name.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from worker import profiles
+from worker.classes import InputClass, classify
+from worker.decoders import Codes, decode, set_up_libvips
+from worker.errors import ScanTruncated, ScanUnreadable, ScanUnsupported, ScanVanished
+from worker.headers import Header, read_header
+
+__all__ = ["InputClass", "Scan", "open_scan", "set_up_libvips"]
+
+Floats = npt.NDArray[np.float32]
+Source = int | str | bytes | Path
+
+#: side of the small copy, px; the net works at or below this
+SMALL_PX: Final = 512
+#: beyond this ratio of sides a panorama's small copy is squashed, which bounds its size
+_LONGEST_RATIO: Final = 16
+MAX_PIXELS: Final = 600_000_000
+STRIP_ROWS: Final = 128
+_HISTOGRAM_STEPS: Final = 400
+#: about as many pixels are looked at for the histogram
+_HISTOGRAM_PIXELS: Final = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """One page of a scan, open for reading. A context manager; closes only what it opened itself."""
+
+    width: int
+    height: int
+    bit_depth: int  # 8 or 16
+    kind: str  # "tiff", "png", "jpeg"
+    page: int
+    pages: int
+    orientation: int  # EXIF 1..8; carried over, never applied
+    x_resolution: float | None
+    y_resolution: float | None
+    resolution_unit: str  # "inch", "cm" or "none"
+    profile: str  # description of the embedded ICC profile, or "none"
+    tone: str  # how code values became L*
+    input_class: InputClass
+    warnings: tuple[str, ...]
+    small: Floats  # L* 0..100, [h, w]
+    header: Header
+    _tone: profiles.Tone
+    _descriptor: int
+    _owned: bool
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file if it was opened by name."""
+        if self._owned:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+
+    def strips(self, rows: int = STRIP_ROWS) -> Iterator[Floats]:
+        """L* 0..100 of the whole page, top to bottom, `[<= rows, width]` float32; may be called again.
+
+        Raises:
+            ScanTruncated: the file ends too early.
+            ScanBroken: it cannot be decoded.
+        """
+        for codes in decode(self._descriptor, self.header, rows):
+            yield self._tone.lightness(codes)
+
+    def describe(self) -> dict[str, object]:
+        """The facts of the scan, ready for JSON."""
+        names = ("width", "height", "bit_depth", "kind", "page", "pages", "orientation", "x_resolution", "y_resolution",
+                 "resolution_unit", "profile", "tone", "warnings")  # fmt: skip
+        facts: dict[str, object] = {name: getattr(self, name) for name in names}
+        return facts | {"input_class": str(self.input_class), "compression": self.header.compression}
+
+
+def open_scan(
+    source: Source,
+    *,
+    assumed_gray_trc: str = "srgb",
+    max_pixels: int = MAX_PIXELS,
+    force: bool = False,
+    page: int = 0,
+) -> Scan:
+    """Open one page of a scan, decode it once, judge it, and keep a small copy.
+
+    Args:
+        source: an open read-only descriptor (its offset is left alone, it is not closed) or a path.
+        assumed_gray_trc: tone curve of gray pictures without a profile, a key of `profiles.ASSUMED`.
+        max_pixels: more are refused before anything is allocated.
+        force: also take what has colour already, is bitonal or blank.
+        page: from 0.
+
+    Raises:
+        ScanUnsupported: left alone on purpose; the message says why and what to do.
+        ScanTruncated: the file ends too early.
+        ScanBroken: it cannot be decoded.
+        ScanVanished: no file of that name.
+        ScanUnreadable: it cannot be opened.
+    """
+    descriptor, owned = _descriptor(source)
+    try:
+        return _opened(descriptor, owned, assumed_gray_trc, max_pixels, force, page)
+    except BaseException:
+        if owned:
+            os.close(descriptor)
+        raise
+
+
+def _opened(descriptor: int, owned: bool, trc: str, max_pixels: int, force: bool, page: int) -> Scan:
+    size = os.fstat(descriptor).st_size
+    header = read_header(reader(descriptor, size), size, page)
+    _refuse(header, max_pixels)
+    warnings: list[str] = []
+    tone = _tone(header, trc, warnings)
+    small, histogram = survey(decode(descriptor, header, STRIP_ROWS), header, tone)
+    input_class = classify(small, histogram)
+    if not force:
+        _refuse_class(input_class)
+    return Scan(
+        width=header.width, height=header.height, bit_depth=16 if header.bit_depth > 8 else 8, kind=header.kind,
+        page=page, pages=header.pages, orientation=header.orientation, x_resolution=header.x_resolution,
+        y_resolution=header.y_resolution, resolution_unit=header.resolution_unit,
+        profile=profiles.describe(header.icc) if header.icc else "none", tone=tone.name, input_class=input_class,
+        warnings=tuple(warnings), small=np.ascontiguousarray(small[..., 0]), header=header, _tone=tone,
+        _descriptor=descriptor, _owned=owned,
+    )  # fmt: skip
+
+
+def _descriptor(source: Source) -> tuple[int, bool]:
+    if isinstance(source, int):
+        return source, False
+    try:
+        return os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), True
+    except FileNotFoundError as error:
+        raise ScanVanished(f"There is no file {os.fsdecode(source)!r}: check the name.") from error
+    except OSError as error:
+        raise ScanUnreadable(f"{os.fsdecode(source)!r} cannot be read ({error.strerror}): check its rights.") from error
+
+
+@contextlib.contextmanager
+def opened_descriptor(source: Source) -> Iterator[int]:
+    """The descriptor itself, or one opened by name for as long as the block runs; raises as `open_scan`."""
+    descriptor, owned = _descriptor(source)
+    try:
+        yield descriptor
+    finally:
+        if owned:
+            os.close(descriptor)
+
+
+def reader(descriptor: int, size: int) -> Callable[[int, int], bytes]:
+    """Bytes of an open file at any place, without moving its offset; what lies beyond `size` is empty."""
+
+    def read(offset: int, count: int) -> bytes:
+        if not 0 <= offset < size or count <= 0:
+            return b""
+        try:
+            return os.pread(descriptor, min(count, size - offset), offset)
+        except OSError as error:
+            raise ScanUnreadable(f"The file cannot be read ({error.strerror}): check the drive or share.") from error
+
+    return read
+
+
+def _refuse(header: Header, max_pixels: int) -> None:
+    """Raise for what is not read, before any decoder sees it."""
+    kind, pixels = header.kind.upper(), header.width * header.height
+    if pixels > max_pixels:
+        raise ScanUnsupported(
+            f"The {kind} claims {header.width} × {header.height} px, more than the {max_pixels:,} allowed: "
+            f"raise max_pixels if it is a real scan."
+        )
+    reason = _refusal(header)
+    if reason:
+        raise ScanUnsupported(f"The {kind} {reason}.")
+    if header.ends_early:
+        raise ScanTruncated(f"The {kind} ends before its pixels do: let the copy finish or copy it again.")
+
+
+def _refusal(header: Header) -> str | None:
+    """Why this page is not read, with the next step; None when it is."""
+    convert = "convert it to 8 or 16-bit gray or RGB"
+    photometric, depth = header.photometric, header.bit_depth
+    reasons = (
+        (depth == 1 and photometric != "palette", "is bitonal (1 bit), which has no tones to colour: scan it in gray"),
+        (photometric not in ("minisblack", "miniswhite", "rgb", "ycbcr"), f"is {photometric}: {convert}"),
+        (header.sample_format != "uint", f"holds {header.sample_format} samples: {convert}"),
+        (depth not in (8, 16), f"has {depth} bits per channel: {convert}"),
+        (header.extra > 0, f"has transparency or extra channels: flatten it and {convert}"),
+        (header.channels not in (1, 3), f"has {header.channels} channels: {convert}"),
+        (header.compression not in ("none", "lzw", "deflate", "packbits", "jpeg"),
+         f"is compressed by {header.compression}: save it with LZW, Deflate or none"),
+        (header.planar and header.tiled, "stores its channels apart in tiles: save it with interleaved channels"),
+        (header.pages > 1, f"has {header.pages} pages: split it into one file per page"),
+    )  # fmt: skip
+    return next((reason for holds, reason in reasons if holds), None)
+
+
+def _refuse_class(input_class: InputClass) -> None:
+    why = {
+        InputClass.COLOUR: "The picture has colours already: use --force to colour it anew.",
+        InputClass.BITONAL: "The picture has only two tones (print, line art): use --force to colour it anyway.",
+        InputClass.BLANK: "The picture is blank: use --force to colour it anyway.",
+    }.get(input_class)
+    if why:
+        raise ScanUnsupported(why)
+
+
+def _tone(header: Header, trc: str, warnings: list[str]) -> profiles.Tone:
+    gray = header.channels == 1
+    depth = 16 if header.bit_depth > 8 else 8
+    if header.icc:
+        try:
+            return profiles.embedded_tone(header.icc, gray, depth)
+        except profiles.ProfileUnusable as error:
+            warnings.append(f"{error}; {trc if gray else 'srgb'} was assumed")
+    if gray and header.gamma and not header.icc and abs(header.gamma - 1 / 2.2) > 0.02:
+        return profiles.gamma_tone(header.gamma, depth)
+    return profiles.assumed_tone(trc, gray, depth)
+
+
+def survey(strips: Iterator[Codes], header: Header, tone: profiles.Tone) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """One pass over the page: a small copy by exact area averaging, and a histogram of L*.
+
+    Returns:
+        L*, a*, b* of the small copy `[h, w, 3]`, and pixels per step of L* `[400]`.
+    """
+    width, height = _small_size(header.width, header.height)
+    total = np.zeros((height, width, 3), np.float64)
+    histogram = np.zeros(_HISTOGRAM_STEPS, np.int64)
+    step = max(1, int((header.width * header.height / _HISTOGRAM_PIXELS) ** 0.5))
+    top = 0
+    for codes in strips:
+        values = _narrow(codes, tone, width)
+        weights = _overlap(top, len(codes), header.height, height)
+        total += np.tensordot(weights, values, axes=1)
+        light = tone.lightness(codes[::step, ::step])
+        histogram += np.histogram(light, _HISTOGRAM_STEPS, (0.0, 100.0))[0]
+        top += len(codes)
+    return total.astype(np.float32), histogram
+
+
+def _small_size(width: int, height: int) -> tuple[int, int]:
+    """Size of the small copy: at most `SMALL_PX` on the short side, in proportion for panoramas beyond 2:1."""
+    short = min(width, height, SMALL_PX)
+    ratio = max(width, height) / min(width, height)
+    longest = SMALL_PX if ratio <= 2 else round(SMALL_PX * min(ratio, _LONGEST_RATIO))
+    long = min(max(width, height), longest)
+    return (long, short) if width >= height else (short, long)
+
+
+def _narrow(codes: Codes, tone: profiles.Tone, width: int) -> Floats:
+    """A strip's L*, a*, b* averaged to `width` columns: `[rows, width, 3]`."""
+    size = (width, len(codes))
+    light = cv2.resize(tone.lightness(codes), size, interpolation=cv2.INTER_AREA).reshape(len(codes), width)
+    if codes.ndim == 2:
+        return np.stack([light, np.zeros_like(light), np.zeros_like(light)], axis=-1)
+    values = tone.lab(cv2.resize(codes, size, interpolation=cv2.INTER_AREA).reshape(len(codes), width, 3))
+    values[..., 0] = light
+    return values
+
+
+def _overlap(top: int, count: int, height: int, cells: int) -> Floats:
+    """Share of each cell that each row covers, `[cells, count]`; a cell's shares sum to 1 over the page."""
+    edges = np.arange(top, top + count + 1) * (cells / height)
+    low, high = edges[:-1][None], edges[1:][None]
+    cell = np.arange(cells)[:, None]
+    return np.maximum(np.minimum(high, cell + 1) - np.maximum(low, cell), 0.0).astype(np.float32)
