@@ -86,9 +86,9 @@ class Adversaries:
             adam.apply(wanted, variables)
 
     def _follow(self) -> None:
-        """Running mean of all weights; the decay grows with the steps so that the start is soon forgotten."""
+        """Running mean of all weights: over about the last quarter of the phase, until `ema_decay` bounds it."""
         steps = tf.cast(self.adams[0].iterations, tf.float32)
-        decay = tf.minimum(self.preset.ema_decay, (1 + steps) / (10 + steps))
+        decay = tf.minimum(self.preset.ema_decay, (1 + steps) / (4 + steps))
         for mean, variable in zip(self.average, self.generator.weights, strict=True):
             mean.assign_add((1 - decay) * (variable.value - mean))
 

@@ -1,6 +1,5 @@
 """Training from a folder of colour photos to weights that can serve: phases, resume, sample grids, export."""
 
-import csv
 import dataclasses
 import json
 import logging
@@ -21,6 +20,7 @@ from model.config import preset as preset_named
 from model.data import Batches
 from model.encoder import load_encoder, published_weights
 from model.gan import LOSSES, Adversaries, Step
+from model.history import History
 from model.photos import Pack, draw, find_photos, pack_photos, split_holdout
 from model.sheets import training_sheet
 from model.weights_file import WeightsFileError, read_weights, write_weights
@@ -133,7 +133,7 @@ def train(
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
         _write_config(run, pack, len(learned), start)
-        (output / "history.csv").unlink(missing_ok=True)
+    History(output / "history.csv").rewind(run.step)
     batches = Batches(pack, learned, recipe.sampling, recipe.batch, seed)
     while run.phase < len(recipe.phases):
         _train_phase(run, players, batches, progress)
@@ -216,10 +216,12 @@ def _train_phase(run: _Run, players: Adversaries, batches: Batches, progress: Ca
         run.step, run.phase_step = run.step + 1, run.phase_step + 1
         run.elapsed_s = clock.elapsed_s()
         if len(losses) == LOG_EVERY_STEPS:
-            _log(run, phase, losses, clock, progress)
+            progress(_log(run, phase, losses, clock))
             losses = []
             if clock.checkpoint_due():
                 _checkpoint(run, players, batches)
+    if losses:
+        progress(_log(run, phase, losses, clock))
     run.phase, run.phase_step = run.phase + 1, 0
     _checkpoint(run, players, batches)
 
@@ -249,7 +251,7 @@ class _Clock:
         return due
 
 
-def _log(run: _Run, phase: Phase, losses: list[tf.Tensor], clock: _Clock, progress: Callable[[Progress], None]) -> None:
+def _log(run: _Run, phase: Phase, losses: list[tf.Tensor], clock: _Clock) -> Progress:
     means = np.mean([loss.numpy() for loss in losses], axis=0)
     if not np.isfinite(means).all():
         raise TrainingError(
@@ -258,17 +260,9 @@ def _log(run: _Run, phase: Phase, losses: list[tf.Tensor], clock: _Clock, progre
         )
     named = dict(zip(LOSSES, (float(v) for v in means), strict=True))
     speed, fraction = clock.images_s(run), run.fraction()
-    path = run.output / "history.csv"
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(["step", "phase", *LOSSES, "images_s", "elapsed_s"])
-        values = [f"{v:.5f}" for v in named.values()]
-        writer.writerow([run.step, phase.name, *values, f"{speed:.2f}", f"{run.elapsed_s:.1f}"])
+    History(run.output / "history.csv").append(run.step, phase.name, named, speed, run.elapsed_s)
     eta_s = run.elapsed_s * (1 - fraction) / max(fraction, 1e-6)
-    report = Progress(phase=phase.name, step=run.step, fraction=fraction, images_s=speed, eta_s=eta_s, losses=named)
-    progress(report)
+    return Progress(phase=phase.name, step=run.step, fraction=fraction, images_s=speed, eta_s=eta_s, losses=named)
 
 
 def _checkpoint(run: _Run, players: Adversaries, batches: Batches) -> None:
@@ -289,7 +283,7 @@ def _write_config(run: _Run, pack: Pack, learned: int, start: Path | None) -> No
     record = {
         "preset": dataclasses.asdict(recipe),
         "lambda": recipe.l1_weight,
-        "adam": {"generator": 2e-4, "discriminator": recipe.critic_rate, "beta_1": recipe.beta_1},
+        "adam": {"generator": recipe.phases[-1].rate, "discriminator": recipe.critic_rate, "beta_1": recipe.beta_1},
         "seed": run.seed,
         "minutes": run.minutes if run.steps is None else None,
         "steps": run.steps,

@@ -81,7 +81,7 @@ def test_the_running_mean_follows(players):
     start = copies(players.average)
     players.begin(phase("l1"))(*batch(), tf.constant(1e-2), FULL)
     for old, mean, now in zip(start, players.average, players.generator.weights, strict=True):
-        decay = 2 / 11  # after one step
+        decay = 2 / 5  # after one step
         np.testing.assert_allclose(np.array(mean), decay * old + (1 - decay) * np.array(now), rtol=1e-4, atol=1e-6)
     players.take_average()
     np.testing.assert_array_equal(np.array(players.generator.weights[0]), np.array(players.average[0]))

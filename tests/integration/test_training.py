@@ -1,0 +1,144 @@
+"""Training for real on pictures of the scikit-image package: it learns, it resumes after a kill, it refuses."""
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from model.checkpoints import load_checkpoint
+from model.config import Architecture, Phase, Preset, Sampling
+from model.photos import PhotosError
+from model.train import TrainingError, train
+
+TINY = Preset(
+    name="tiny",
+    architecture=Architecture(kind="plain_unet", decoder_channels=(16,) * 5, plain_channels=(16,) * 5),
+    encoder_weights="none",
+    batch=4,
+    holdout_photos=4,
+    cache_px=96,
+    serve_size_px=64,
+    sampling=Sampling(whole_share=0.2, film_share=0.25),
+    phases=(
+        Phase(name="l1", objective="l1", share=0.5, size_px=64, rate=2e-3, decays=True),
+        Phase(name="critic", objective="critic", share=0.1, size_px=64),
+        Phase(name="adversarial", objective="adversarial", share=0.4, size_px=64, ramp=0.3),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Crops of the colour photographs in scikit-image's package."""
+    folder = tmp_path_factory.mktemp("photos")
+    for picture in ("astronaut", "chelsea", "coffee", "rocket"):
+        rgb = getattr(data, picture)()
+        for number, (top, left) in enumerate([(0, 0), (0, 150), (100, 0), (100, 150), (50, 75), (80, 40)]):
+            (folder / picture).mkdir(exist_ok=True)
+            crop = rgb[top : top + 200, left : left + 200]
+            assert cv2.imwrite(str(folder / picture / f"{number}.png"), crop[..., ::-1])
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    return folder
+
+
+def history(output: Path) -> list[dict[str, str]]:
+    with (output / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_short_run_learns_and_leaves_everything_behind(photos, tmp_path):
+    seen = []
+    result = train([photos], tmp_path, preset=TINY, steps=250, seed=1, progress=seen.append)
+    rows = history(tmp_path)
+    l1 = [float(row["g_l1"]) for row in rows if row["phase"] == "l1"]
+    assert l1[-1] < 0.85 * l1[0]
+    assert [row["phase"] for row in rows] == sorted(
+        (r["phase"] for r in rows), key=["l1", "critic", "adversarial"].index
+    )
+    assert all(0 < float(row["d_real"]) < 5 for row in rows if row["phase"] != "l1")
+    assert {"step", "g_gan", "g_l1", "d_real", "d_fake", "phase", "images_s"} <= set(rows[0])
+    assert result.steps == 250 and result.weights.stat().st_size < 1e6
+    assert set(result.dropped) == {"torn.jpg"}
+    assert "torn.jpg" in (tmp_path / "dropped.tsv").read_text()
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert (record["lambda"], record["adam"]) == (100.0, {"generator": 2e-4, "discriminator": 2e-4, "beta_1": 0.5})
+    assert record["calibration"]["photos"] == result.calibration.photos == 4
+    assert 1.0 <= result.calibration.saturation <= 1.8
+    assert list((tmp_path / "samples").glob("*.png"))
+    assert seen[0].phase == "l1" and 0 < seen[-1].fraction <= 1
+    again = train([photos], tmp_path, preset=TINY, steps=250, seed=1)  # nothing is left to do
+    assert again.steps == 250 and len(history(tmp_path)) == len(rows)
+
+
+def test_the_same_seed_starts_the_same_curve(photos, tmp_path):
+    runs, short = [], dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], share=1.0),))
+    for name in ("one", "two"):
+        train([photos], tmp_path / name, preset=short, steps=25, seed=5, cache=tmp_path / "cache")
+        runs.append([float(row["g_l1"]) for row in history(tmp_path / name)])
+    np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-3)
+
+
+_CHILD = """
+    import sys
+    from pathlib import Path
+    import model.train
+    from test_training import TINY
+    model.train.CHECKPOINT_EVERY_S = 0.0
+    model.train.train([Path(sys.argv[1])], Path(sys.argv[2]), preset=TINY, steps=100000, seed=2)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(photos, tmp_path):
+    code, here = textwrap.dedent(_CHILD), Path(__file__).parent
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(here)!r}){code}", str(photos), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 90
+        while load_checkpoint(tmp_path / "checkpoints") is None and child.poll() is None:
+            assert time.monotonic() < deadline, "no checkpoint appeared"
+            time.sleep(0.1)
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    _, record = load_checkpoint(tmp_path / "checkpoints")
+    before = history(tmp_path)
+    assert record["step"] >= 25
+    total = record["step"] + 50
+    train([photos], tmp_path, preset=TINY, steps=total, seed=2)
+    after = history(tmp_path)
+    steps = [int(row["step"]) for row in after]
+    assert steps == sorted(set(steps)), "no step is logged twice"
+    assert steps[-1] <= total and steps[0] == 25
+    assert float(after[-1]["g_l1"]) < float(before[0]["g_l1"])
+
+
+def test_another_run_is_not_overwritten(photos, tmp_path):
+    train([photos], tmp_path, preset=TINY, steps=2, seed=1)
+    with pytest.raises(TrainingError, match="holds a run of the preset 'tiny' with seed 1"):
+        train([photos], tmp_path, preset=TINY, steps=2, seed=9)
+    assert train([photos], tmp_path, preset=TINY, steps=2, seed=9, resume=False).steps == 2
+
+
+def test_a_loss_that_is_no_number_stops_the_run(photos, tmp_path):
+    mad = dataclasses.replace(TINY, phases=(Phase(name="mad", objective="l1", share=1.0, size_px=64, rate=1e30),))
+    with pytest.raises(TrainingError, match="no number any more in phase 'mad'"):
+        train([photos], tmp_path, preset=mad, steps=100, seed=1)
+
+
+def test_start_weights_that_do_not_fit_are_named(photos, tmp_path):
+    (tmp_path / "w.npz").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match="Cannot start from"):
+        train([photos], tmp_path / "run", preset=TINY, steps=1, start=tmp_path / "w.npz")
+
+
+def test_folders_without_colour_photos_are_refused(tmp_path):
+    with pytest.raises(PhotosError, match="No JPEG"):
+        train([tmp_path], tmp_path / "run", preset=TINY, steps=1)
