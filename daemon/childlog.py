@@ -14,6 +14,7 @@ ALARMING_LEVELS = frozenset({"warning", "error", "critical"})
 ALARMING = re.compile(r"^\W?\d{4}-\d\d-\d\d.{0,60}\b(WARNING|ERROR|CRITICAL)\b")
 #: fields of `worker.log` that say nothing to a person at the terminal
 PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback"})
+SILENT_LOGGERS = frozenset({"py.warnings"})  # for programmers
 REPEAT_S = 60.0  # the same alarm is told once in so long
 
 
@@ -83,7 +84,8 @@ def _entry(line: str) -> dict[str, str]:
 
 def _alarm(line: str) -> str:
     entry = _entry(line)
-    if entry.get("level") in ALARMING_LEVELS:
+    if entry.get("level") in ALARMING_LEVELS and entry.get("logger") not in SILENT_LOGGERS:
         details = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in PLAIN_FIELDS)
-        return f"{entry['level']}: {entry.get('message', '')}" + (f" ({details})" if details else "")
+        first, _, _ = entry.get("message", "").strip().partition("\n")
+        return f"{entry['level']}: {first}" + (f" ({details})" if details else "")
     return line if not entry and ALARMING.match(line) else ""

@@ -104,17 +104,17 @@ class Child:
         """Kills the rest of its group, reaps it and reports its death; harmless when there is nothing to bury."""
         if self._process is None:
             return "was not running"
-        self.send(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self.status = self._process.wait()
         self._process = None
         self._on_death(self.boot)
         return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
 
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal to its whole group."""
+    def terminate(self) -> None:
+        """Asks its first process to end. That one ends its own: a worker lets them finish what they have in hand."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+            self._process.terminate()
 
 
 class Keeper:
@@ -157,12 +157,12 @@ class Keeper:
 
 
 def stop(children: Sequence[Child], *, at_once: Callable[[], bool] = lambda: False, term_s: float = TERM_S) -> None:
-    """Ends all: SIGTERM to their groups, SIGKILL to what is left after `term_s` seconds or when `at_once` says so.
+    """Ends all: SIGTERM, and SIGKILL to what is left of their groups after `term_s` seconds or when `at_once` says so.
 
     Returns when no process of theirs is left.
     """
     for child in children:
-        child.send(signal.SIGTERM)
+        child.terminate()
     deadline = time.monotonic() + term_s
     while any(child.is_alive() for child in children) and time.monotonic() < deadline and not at_once():
         time.sleep(LOOK_S)

@@ -79,15 +79,16 @@ class Supervisor:
         """Ends the children; a further signal meanwhile ends them at once."""
         before = stops.count
         self._console.end_progress()
-        self._console.say("Stopping. Work in hand goes back into the queue; nothing is lost.")
+        if stops.count:
+            self._console.say("Stopping. Work in hand goes back into the queue; nothing is lost.")
         children.stop(self._children, at_once=lambda: stops.count > max(before, 1))
         self._echo()
 
     def _tell(self, keeper: children.Keeper, told: str) -> None:
         self._echo()
         log = self._logs.get(keeper.part.name)
-        words = f" It said: {log.last_words}" if log and log.last_words and "again." not in told else ""
-        self._console.say(told + words)
+        words = log.last_words if log and " status " in told else ""  # whom a signal ended had no time to say why
+        self._console.say(f"{told} It said: {words}" if words else told)
 
     def _echo(self) -> None:
         for name, log in self._logs.items():
