@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +132,20 @@ def publish_version(
     if directory.exists():
         raise WeightsError(f"{directory} exists already; a version is never changed, choose another name.")
     partial = directory.with_name(f".{directory.name}.partial")
-    partial.mkdir(parents=True)
+    try:
+        _fill(partial, source, {"name": name, "saturation": saturation} | config, discriminator)
+        load_generator(open_version(partial))
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_version(directory)
+
+
+def _fill(folder: Path, source: Path, record: dict[str, Any], discriminator: Path | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     files = {"generator.npz": source} | ({"discriminator.npz": discriminator} if discriminator else {})
     for file_name, path in files.items():
-        (partial / file_name).write_bytes(path.read_bytes())
-    weights = {"file": "generator.npz", "sha256": sha256_of(partial / "generator.npz"), "dtype": "float16"}
-    record = {"name": name, "saturation": saturation, "weights": weights} | config
-    (partial / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    load_generator(open_version(partial))
-    partial.rename(directory)
-    return open_version(directory)
+        shutil.copyfile(path, folder / file_name)
+    weights = {"file": "generator.npz", "sha256": sha256_of(folder / "generator.npz"), "dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(record | {"weights": weights}, indent=1) + "\n", encoding="utf-8")
