@@ -12,8 +12,9 @@ READ_BYTES = 2**20
 ALARMING_LEVELS = frozenset({"warning", "error", "critical"})
 #: a level's name after the time in a line that is not ours (Celery, before its logging is set up)
 ALARMING = re.compile(r"^\W?\d{4}-\d\d-\d\d.{0,60}\b(WARNING|ERROR|CRITICAL)\b")
-#: fields of `worker.log` that say nothing to a person at the terminal
-PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback"})
+WHY_FIELDS = ("reason", "why")  # of `worker.log`: a sentence
+#: fields that say nothing more to a person at the terminal
+PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback", *WHY_FIELDS})
 SILENT_LOGGERS = frozenset({"py.warnings"})  # for programmers
 REPEAT_S = 60.0  # the same alarm is told once in so long
 
@@ -87,5 +88,6 @@ def _alarm(line: str) -> str:
     if entry.get("level") in ALARMING_LEVELS and entry.get("logger") not in SILENT_LOGGERS:
         details = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in PLAIN_FIELDS)
         first, _, _ = entry.get("message", "").strip().partition("\n")
-        return f"{entry['level']}: {first}" + (f" ({details})" if details else "")
+        why = next((f": {entry[name]}" for name in WHY_FIELDS if name in entry), "")
+        return f"{entry['level']}: {first}{why}" + (f" ({details})" if details else "")
     return line if not entry and ALARMING.match(line) else ""

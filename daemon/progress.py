@@ -101,9 +101,11 @@ def found(overview: Overview, settings: Settings) -> str:
     files = sum(root.files for root in overview.roots if root.name in inboxes)
     if not files:
         return f"Found no files yet. Drop scans into {', '.join(inboxes.values())}."
-    parts = [f"{_unfinished(overview)} to work on"]
-    parts += [f"{count} {word}" for word in ("ignored", "blocked") if (count := overview.files.get(word, 0))]
-    return f"Found {_files(files)}: {', '.join(parts)}."
+    counts = {"to work on": _unfinished(overview)}
+    counts |= {word: overview.files.get(word, 0) for word in ("ignored", "blocked")}
+    counts["dealt with before"] = max(0, files - sum(counts.values()))
+    told = [f"{count} {word}" for word, count in counts.items() if count or word == "to work on"]
+    return f"Found {_files(files)}: {', '.join(told)}."
 
 
 def progress_line(overview: Overview) -> str:

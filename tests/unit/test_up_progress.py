@@ -173,6 +173,8 @@ def test_what_was_found() -> None:
     settings = Settings(roots=(RootSettings(path=Path("/a"), output=Path("/o"), name="a"),))
     seen = _seen(files={"settling": 1, "ignored": 1}, jobs={"queued": 1, "done": 10})
     assert progress.found(seen, settings) == "Found 3 files: 2 to work on, 1 ignored."
+    again = _seen(jobs={"done": 2}, files={"blocked": 1})
+    assert progress.found(again, settings) == "Found 3 files: 0 to work on, 1 blocked, 2 dealt with before."
     nothing = _seen(roots=[dataclasses.replace(ROOT, files=0)])
     assert progress.found(nothing, settings) == "Found no files yet. Drop scans into /a."
 
@@ -264,21 +266,25 @@ def test_warnings_of_children_are_told_once_a_minute(tmp_path: Path) -> None:
     path.write_text(_line("error", "of an earlier run"))
     log = ChildLog(path)
     with path.open("a") as file:
-        file.write(_line("info", "fine") + "WARNING: noise of a library\n" + _line("warning", "slow", job_id=3) * 2)
+        file.write(
+            _line("info", "fine")
+            + "WARNING: noise of a library\n"
+            + _line("warning", "slow", job_id=3, reason="Old disk.") * 2
+        )
         file.write(
             "[2026-11-22 10:00:00,000: ERROR/MainProcess] consumer: Cannot connect\n" + _line("error", "half")[:9]
         )
     assert log.new_alarms(0.0) == [
-        "warning: slow (job_id 3)",
+        "warning: slow: Old disk. (job_id 3)",
         "[2026-11-22 10:00:00,000: ERROR/MainProcess] consumer: Cannot connect",
     ]
     with path.open("a") as file:
-        file.write(_line("error", "half")[9:] + _line("warning", "slow", job_id=3))
+        file.write(_line("error", "half")[9:] + _line("warning", "slow", job_id=3, reason="Old disk."))
     assert log.new_alarms(1.0) == ["error: half"]
     assert log.last_words == "slow"
     with path.open("a") as file:
-        file.write(_line("warning", "slow", job_id=3))
-    assert log.new_alarms(61.0) == ["warning: slow (job_id 3)"]
+        file.write(_line("warning", "slow", job_id=3, reason="Old disk."))
+    assert log.new_alarms(61.0) == ["warning: slow: Old disk. (job_id 3)"]
 
 
 def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
