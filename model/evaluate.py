@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from model.colorizer import Colorizer
+from model.lpips import Lpips
 from model.metrics import ab_l1, ciede2000, colour_sums, colourfulness, mean_chroma, psnr
 from model.photos import Photo, PhotosError, decode, find_photos
 from model.registry import Version, shipped
@@ -46,7 +47,8 @@ class EvaluationReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return dataclasses.asdict(self) | {"photos": str(self.photos)}
+        rows = [{k: v for k, v in dataclasses.asdict(row).items() if v == v} for row in self.rows]  # no NaN in JSON
+        return dataclasses.asdict(self) | {"photos": str(self.photos), "rows": rows}
 
 
 def no_colour(light: np.ndarray) -> np.ndarray:
@@ -71,8 +73,8 @@ def gray_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gray, np.ascontiguousarray(light)
 
 
-def compare(photo: Photo, category: str, truth: np.ndarray, ours: np.ndarray) -> PhotoScore:
-    """Figures of one photo; both pictures RGB uint8 of any size and shape."""
+def compare(photo: Photo, category: str, truth: np.ndarray, ours: np.ndarray, lpips: Lpips | None = None) -> PhotoScore:
+    """Figures of one photo; both pictures RGB uint8 of any size and shape. LPIPS only where its net is given."""
     size = (COMPARED_PX, COMPARED_PX)
     pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (truth, ours)]
     labs = [cv2.cvtColor(p.astype(np.float32) / 255, cv2.COLOR_RGB2Lab) for p in pictures]
@@ -93,6 +95,7 @@ def compare(photo: Photo, category: str, truth: np.ndarray, ours: np.ndarray) ->
         truth_truth=sums[0],
         ours_ours=sums[1],
         truth_ours=sums[2],
+        lpips=lpips.distance(*pictures) if lpips else float("nan"),
     )
 
 
@@ -132,6 +135,7 @@ def evaluate(
     sheet: Path | None = None,
     worst_sheet: Path | None = None,
     colour: Colour | None = None,
+    lpips: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationReport:
     """Score a version on a folder of colour photos.
@@ -143,14 +147,17 @@ def evaluate(
         sheet: where to write a contact sheet (gray | ours | truth) of 24 photos spread over the set, or None.
         worst_sheet: where to write the same of the 20 photos with the largest mean ΔE00, or None.
         colour: another way from L* to ab, in place of the version's `Colorizer`.
+        lpips: LPIPS's `alexnet.ckpt` (see `model.lpips`), or None to leave that figure out.
         progress: called with photos done and photos in all.
 
     Raises:
+        LpipsError: the file is not LPIPS's AlexNet.
         PhotosError: no readable photos in the folder.
         WeightsError: the version cannot be loaded.
     """
     judged = version or shipped()
     colouring = colour or Colorizer(judged).chroma
+    seeing = Lpips(lpips) if lpips else None
     photos = find_photos([folder])
     categories = categories_of(folder, photos)
     rows, plain, skipped = [], [], {}
@@ -160,8 +167,8 @@ def evaluate(
         except PhotosError as error:
             skipped[photo.name] = str(error)
             continue
-        rows.append(compare(photo, categories[photo.name], truth, colourised(truth, colouring)))
-        plain.append(compare(photo, categories[photo.name], truth, colourised(truth, no_colour)))
+        rows.append(compare(photo, categories[photo.name], truth, colourised(truth, colouring), seeing))
+        plain.append(compare(photo, categories[photo.name], truth, colourised(truth, no_colour), seeing))
         progress(count + 1, len(photos))
     if not rows:
         raise PhotosError(f"None of the {len(photos)} photos in {folder} can be decoded.")

@@ -8,7 +8,7 @@ import numpy as np
 from model.metrics import agreement
 
 #: what a report says of a set, in the order of its columns
-FIGURES = ("R", "psnr", "ab_l1", "de00", "cf", "cf_truth", "d_cf", "chroma_ratio", "d_a", "d_b")
+FIGURES = ("R", "psnr", "ab_l1", "de00", "cf", "cf_truth", "d_cf", "chroma_ratio", "d_a", "d_b", "lpips")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class PhotoScore:
     truth_truth: float
     ours_ours: float
     truth_ours: float
+    #: LPIPS-AlexNet; no number where its weights were not given
+    lpips: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +47,14 @@ class SetScore:
 def _figures(table: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each of `FIGURES` for every row of `weights` `[draws, photos]` (how often a photo was drawn)."""
     mean = {name: weights @ values / weights.sum(1) for name, values in table.items()}
-    plain = ("psnr", "ab_l1", "de00", "cf", "cf_truth", "d_a", "d_b")
+    plain = ("psnr", "ab_l1", "de00", "cf", "cf_truth", "d_a", "d_b", "lpips")
     sums = [mean[name] for name in ("truth_truth", "ours_ours", "truth_ours")]
     figures = {name: mean[name] for name in plain} | {
         "R": np.array([agreement(*(float(v) for v in three)) for three in zip(*sums, strict=True)]),
         "d_cf": np.abs(mean["cf"] - mean["cf_truth"]),
         "chroma_ratio": mean["chroma"] / np.maximum(mean["chroma_truth"], 1e-9),
     }
-    return {name: figures[name] for name in FIGURES}
+    return {name: figures[name] for name in FIGURES if np.isfinite(figures[name]).all()}
 
 
 def score_set(rows: Sequence[PhotoScore], draws: int, seed: int = 0) -> SetScore:
