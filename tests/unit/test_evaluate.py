@@ -36,7 +36,7 @@ def test_gray_keeps_lightness():
     gray, light = gray_of(rgb)
     assert gray.shape == light.shape == rgb.shape[:2]
     truth = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[..., 0]
-    assert np.abs(light - truth).max() < 0.3
+    assert np.abs(light - truth).max() < 0.6  # 8 bits, and what OpenCV rounds
 
 
 def test_the_truth_scores_as_the_truth_and_gray_as_gray(folder):
@@ -99,9 +99,9 @@ def test_lpips_refuses_what_is_no_alexnet(tmp_path):
 
 
 def test_lpips_sees_a_difference_and_none():
-    path = os.environ.get("PHOTOCHROM_TEST_LPIPS")
+    path = os.environ.get("LPIPS_ALEXNET")
     if not path:
-        pytest.skip("PHOTOCHROM_TEST_LPIPS does not name LPIPS's alexnet.ckpt")
+        pytest.skip("LPIPS_ALEXNET does not name LPIPS's alexnet.ckpt")
     judge = Lpips(Path(path))
     assert judge.distance(scene(0), scene(0)) == 0
     assert judge.distance(scene(0), scene(1)) > 0.05
