@@ -34,7 +34,7 @@ ONCE = Retry(NoBackoff(), 0)
 logger = logging.getLogger(__name__)
 
 READY_S = 30.0  # an append-only file of 100 MB loads in under a second
-STOP_S = 2.0  # SHUTDOWN writes the file; then SIGTERM, then SIGKILL, so long after each
+STOP_S = 1.0  # SHUTDOWN writes the file; then SIGTERM, then SIGKILL, so long after each
 #: what keeps queued messages over a crash, and refuses new ones rather than forgetting old ones
 DURABILITY = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "save": ""}
 

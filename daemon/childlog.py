@@ -1,5 +1,6 @@
-"""The children's logs: a file each, rotated by size, and the lines in them that a person should see at once."""
+"""The children's logs: a file each, rotated by size, and the lines in them that a person should see."""
 
+import collections
 import contextlib
 import json
 import re
@@ -16,7 +17,9 @@ WHY_FIELDS = ("reason", "why")  # of `worker.log`: a sentence
 #: fields that say nothing more to a person at the terminal
 PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback", *WHY_FIELDS})
 SILENT_LOGGERS = frozenset({"py.warnings"})  # for programmers
-REPEAT_S = 60.0  # the same alarm is told once in so long
+#: messages that are good news
+TOLD = {"worker_ready": "ready, on {device}, with the model {model}"}
+REPEAT_S = 60.0  # the same is told once in so long
 
 
 class ChildLog:
@@ -32,11 +35,11 @@ class ChildLog:
 
     @property
     def last_words(self) -> str:
-        """The sentence in the last line that `new_alarms` read."""
+        """The sentence in the last line that `news` read."""
         return _entry(self._last).get("message", self._last)
 
-    def new_alarms(self, now_s: float) -> list[str]:
-        """The warnings and errors written since the last call, a line each; `now_s` is monotonic, in seconds.
+    def news(self, now_s: float) -> list[str]:
+        """What a person should know of the lines written since the last call; `now_s` is monotonic, in seconds.
 
         One that was told within the last minute is not told again.
         """
@@ -49,10 +52,10 @@ class ChildLog:
         self._read_to += len(read)
         lines = [line for line in read.decode(errors="replace").splitlines() if line.strip()]
         self._last = lines[-1] if lines else self._last
-        self._told_s = {alarm: told_s for alarm, told_s in self._told_s.items() if now_s - told_s < REPEAT_S}
-        alarms = [alarm for line in lines if (alarm := _alarm(line)) and alarm not in self._told_s]
-        self._told_s.update(dict.fromkeys(alarms, now_s))
-        return list(dict.fromkeys(alarms))
+        self._told_s = {told: told_s for told, told_s in self._told_s.items() if now_s - told_s < REPEAT_S}
+        news = [told for line in lines if (told := _told(line)) and told not in self._told_s]
+        self._told_s.update(dict.fromkeys(news, now_s))
+        return list(dict.fromkeys(news))
 
     def rotate(self, limit_bytes: int = ROTATE_BYTES) -> bool:
         """Keeps the last three parts as `.1`, `.2`, `.3` once the file is too large; whether it did.
@@ -83,8 +86,10 @@ def _entry(line: str) -> dict[str, str]:
     return {}
 
 
-def _alarm(line: str) -> str:
+def _told(line: str) -> str:
     entry = _entry(line)
+    if good := TOLD.get(entry.get("message", "")):
+        return good.format_map(collections.defaultdict(str, entry))
     if entry.get("level") in ALARMING_LEVELS and entry.get("logger") not in SILENT_LOGGERS:
         details = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in PLAIN_FIELDS)
         first, _, _ = entry.get("message", "").strip().partition("\n")

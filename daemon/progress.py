@@ -39,10 +39,12 @@ class Console:
 
     def progress(self, text: str, now_s: float) -> None:
         """Shows how far things are; `now_s` is a monotonic time in seconds."""
+        if text == self._progress:
+            return
         if self._is_terminal:
             self._progress = text[: shutil.get_terminal_size().columns - 1]
             self._write("\r\x1b[K" + self._progress)
-        elif text != self._progress and now_s - self._printed_s >= PLAIN_INTERVAL_S:
+        elif now_s - self._printed_s >= PLAIN_INTERVAL_S:
             self._progress, self._printed_s = text, now_s
             self._write(text + "\n")
 

@@ -92,6 +92,6 @@ class Supervisor:
 
     def _echo(self) -> None:
         for name, log in self._logs.items():
-            for alarm in log.new_alarms(time.monotonic()):
-                self._console.say(f"{name}: {alarm}")
+            for news in log.news(time.monotonic()):
+                self._console.say(f"{name}: {news}")
             log.rotate()

@@ -274,17 +274,23 @@ def test_warnings_of_children_are_told_once_a_minute(tmp_path: Path) -> None:
         file.write(
             "[2026-11-22 10:00:00,000: ERROR/MainProcess] consumer: Cannot connect\n" + _line("error", "half")[:9]
         )
-    assert log.new_alarms(0.0) == [
+    assert log.news(0.0) == [
         "warning: slow: Old disk. (job_id 3)",
         "[2026-11-22 10:00:00,000: ERROR/MainProcess] consumer: Cannot connect",
     ]
     with path.open("a") as file:
         file.write(_line("error", "half")[9:] + _line("warning", "slow", job_id=3, reason="Old disk."))
-    assert log.new_alarms(1.0) == ["error: half"]
+    assert log.news(1.0) == ["error: half"]
     assert log.last_words == "slow"
     with path.open("a") as file:
         file.write(_line("warning", "slow", job_id=3, reason="Old disk."))
-    assert log.new_alarms(61.0) == ["warning: slow: Old disk. (job_id 3)"]
+    assert log.news(61.0) == ["warning: slow: Old disk. (job_id 3)"]
+
+
+def test_it_is_told_when_the_worker_is_ready(tmp_path: Path) -> None:
+    log = ChildLog(tmp_path / "worker.log")
+    (tmp_path / "worker.log").write_text(_line("info", "worker_ready", worker="w:1", device="cpu", model="first"))
+    assert log.news(0.0) == ["ready, on cpu, with the model first"]
 
 
 def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
@@ -295,7 +301,7 @@ def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
         for number in range(5):
             child.write(_line("error", f"number {number}"))
             child.flush()
-            assert log.new_alarms(0.0) == [f"error: number {number}"]
+            assert log.news(0.0) == [f"error: number {number}"]
             assert log.rotate(limit_bytes=10)
     kept = {file.name: json.loads(file.read_text())["message"] for file in tmp_path.glob("worker.log.*")}
     assert kept == {"worker.log.1": "number 4", "worker.log.2": "number 3", "worker.log.3": "number 2"}
