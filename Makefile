@@ -1,5 +1,6 @@
 # Everything a person or CI needs, one line each; `make run` and `make test` install by themselves.
 export VIRTUAL_ENV := $(CURDIR)/.venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 INSTALLED := .venv/.installed
@@ -7,7 +8,7 @@ INSTALLED := .venv/.installed
 .PHONY: install run test check lock bench clean slow
 install: $(INSTALLED)
 $(INSTALLED): requirements.lock pyproject.toml ; python3 -m venv .venv && pip install --quiet --require-hashes -r requirements.lock && pip install --quiet --no-deps --no-build-isolation -e . && touch $@
-run: install ; @mkdir -p scans && { [ -n "$$(ls -A scans)" ] || cp deploy/examples/* scans/; } && exec photochrom up --inbox scans --output colorized
+run: install ; @mkdir -p scans && { [ -n "$$(ls -A scans)" ] || { cp deploy/examples/* scans/ && echo "scans/ was empty: four example scans were put there."; }; } && exec photochrom up --inbox scans --output colorized
 test: install ; pytest -m "not slow"
 slow: install ; pytest -m slow --timeout 1800
 check: install ; ruff check . && ruff format --check . && mypy && lint-imports --no-cache

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from model.colorizer import Colorizer
 
 from model import registry
-from worker import derivative, jobs, log, publish, scans
+from model.colorizer import Colorizer
+from worker import derivative, fault, jobs, log, originals, publish, scans
 from worker.db import Database, open_database
 from worker.errors import (
     JobMoved,
@@ -27,7 +27,6 @@ from worker.errors import (
     PhotochromError,
     ScanChanged,
     ScanUnreadable,
-    ScanVanished,
     WeightsBroken,
 )
 from worker.settings import Settings, load
@@ -75,6 +74,7 @@ def prepare() -> Bench:
 def run(job_id: int) -> None:
     """Do one job, if it is still there to do. Never raises for what is wrong with a scan: the row says it."""
     bench = prepare()
+    fault.point("before_claim")
     with log.job_context(job_id):
         with bench.database.writing() as session:
             job = jobs.claim(
@@ -89,8 +89,10 @@ def run(job_id: int) -> None:
         if job is None:
             logger.info("job_not_claimed")
             return
+        fault.point("claimed")
         with _lease(bench, job):
             _settle(bench, job)
+        fault.point("finished")
 
 
 def _settle(bench: Bench, job: Job) -> None:
@@ -151,32 +153,54 @@ def _lease(bench: Bench, job: Job) -> Iterator[None]:
         thread.join()
 
 
-@contextlib.contextmanager
-def open_original(root: Root, path: bytes) -> Iterator[int]:
-    """A descriptor of an original: read-only, never through a link in its last part.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A derivative that lies in a publication, verified and not yet published."""
+
+    extension: bytes
+    rendered: derivative.Rendered
+    proof: derivative.LStarReport
+    report: dict[str, Any]
+
+
+def derive(
+    settings: Settings, colorizer: Colorizer, fd: int, name: bytes, source_sha256: str,
+    publication: publish.Publication, job_id: str = "",
+) -> Derived:  # fmt: skip
+    """Read a scan, colour it, write the derivative, read it again and compare.
+
+    Args:
+        settings: assumed tone curve, pixel cap, output policy.
+        colorizer: the net.
+        fd: the original, open for reading.
+        name: its file name.
+        source_sha256: of its bytes.
+        publication: where the derivative goes.
+        job_id: for what the derivative says of its making.
 
     Raises:
-        ScanVanished: the file is gone.
-        ScanUnreadable: the root is gone, or the file may not be read.
+        PhotochromError: the scan will not do, or what was written is not what was meant.
     """
-    if not os.path.isdir(root.path):
-        raise ScanUnreadable(f"The folder {display(root.path)} is not there. Mount it; the job goes on by itself.")
-    full = absolute(root.path, path)
-    try:
-        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise ScanVanished(f"{display(full)} was gone when its turn came. Put it back and it is taken.") from error
-    except OSError as error:
-        raise ScanUnreadable(f"{display(full)} cannot be opened: {error.strerror}. It is tried again.") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _stamp(fd: int) -> tuple[int, int, int, int]:
-    stat = os.fstat(fd)
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    before = originals.stamp(fd)
+    policy = policy_of(settings)
+    origin = derivative.Origin(
+        source_name=display(name),
+        source_sha256=source_sha256,
+        model_version=colorizer.version.name,
+        weights_sha256=colorizer.version.weights_sha256,
+        job_id=job_id,
+    )
+    max_pixels = int(settings.max_megapixels * 1e6)
+    with scans.open_scan(fd, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels) as scan:
+        rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
+        proof = derivative.verify(scan, publication.fd)
+        derivative.check(rendered, proof)
+        report = {**scan.describe(), "mean_chroma": rendered.mean_chroma, "lstar": proof.as_dict()}
+        report["warnings"] = [*scan.warnings, *rendered.warnings]
+        extension = policy.extension(scan.kind, os.path.splitext(name)[1])
+    if originals.stamp(fd) != before:
+        raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
+    return Derived(extension=extension, rendered=rendered, proof=proof, report=report)
 
 
 def _colour(bench: Bench, job: Job) -> None:
@@ -187,39 +211,17 @@ def _colour(bench: Bench, job: Job) -> None:
         old = jobs.predecessor(session, job)
     # What an earlier attempt of ours, or the job before us, may have left under our name; nobody else's is touched.
     replaces = {sha for sha in (job.output_sha256, old.output_sha256 if old else None) if sha}
-    with open_original(root, job.path) as fd:
-        before = _stamp(fd)
+    with originals.open_original(root.path, job.path) as fd:
         if publish.sha256_of(fd) != job.source_sha256:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
         if twin is not None and _copy_twin(bench, job, root, twin, replaces):
             return
-        with (
-            scans.open_scan(
-                fd,
-                assumed_gray_trc=bench.settings.gray_curve,
-                max_pixels=int(bench.settings.max_megapixels * 1e6),
-            ) as scan,
-            _publication(bench, job, root) as publication,
-        ):
-            policy = policy_of(bench.settings)
-            origin = derivative.Origin(
-                source_name=display(os.path.basename(job.path)),
-                source_sha256=job.source_sha256,
-                model_version=bench.colorizer.version.name,
-                weights_sha256=bench.colorizer.version.weights_sha256,
-                job_id=str(job.id),
-            )
-            rendered = derivative.render(scan, bench.colorizer, publication.fd, policy=policy, origin=origin)
-            proof = derivative.verify(scan, publication.fd)
-            derivative.check(rendered, proof)
-            if _stamp(fd) != before:
-                raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
-            extension = policy.extension(scan.kind, os.path.splitext(job.path)[1])
-            report = {**scan.describe(), "mean_chroma": rendered.mean_chroma, "lstar": proof.as_dict()}
-            report["warnings"] = [*scan.warnings, *rendered.warnings]
-            state, reason = _judge(bench.settings, rendered, proof)
-            _publish(bench, job, publication, extension, replaces, state, reason,
-                     pixels_sha256=proof.pixels_sha256, report=report)  # fmt: skip
+        with _publication(bench, job, root) as publication:
+            name = os.path.basename(job.path)
+            derived = derive(bench.settings, bench.colorizer, fd, name, job.source_sha256, publication, str(job.id))
+            state, reason = _judge(bench.settings, derived.rendered, derived.proof)
+            _publish(bench, job, publication, derived.extension, replaces, state, reason,
+                     pixels_sha256=derived.proof.pixels_sha256, report=derived.report)  # fmt: skip
 
 
 def _judge(settings: Settings, rendered: derivative.Rendered, proof: derivative.LStarReport) -> tuple[JobState, str]:
@@ -254,6 +256,7 @@ def _publish(
     """Record the intent, rename, record the end: after a kill anywhere between, the next attempt knows its own file."""
     names = publish.derivative_names(job.path, extension, version=job.variant or None)
     planned = publication.plan(names, replaces=replaces)
+    fault.point("synchronised")
     target: dict[str, Any] = {
         "output_path": planned.path,
         "display_output_path": display(absolute(publication.output_root, planned.path)),
@@ -261,7 +264,9 @@ def _publish(
     }
     with bench.database.writing() as session:
         jobs.renew(session, job, bench.settings.lease_s, **target)
+    fault.point("intended")
     publication.commit(planned, replaces=replaces)
+    fault.point("published")
     with bench.database.writing() as session:
         jobs.finish(session, job, state, reason=reason, **target, **fields)
     logger.info("job_finished", extra={"state": state, "output": target["display_output_path"]})
@@ -299,25 +304,12 @@ def colorize_file(colorizer: Colorizer, settings: Settings, source: Path, output
     Raises:
         PhotochromError: the scan was not coloured; the message says why.
     """
-    root = Root(path=os.fsencode(source.parent), output=os.fsencode(output))
+    folder, name = os.fsencode(source.parent), os.fsencode(source.name)
     with (
-        open_original(root, os.fsencode(source.name)) as fd,
-        scans.open_scan(
-            fd, assumed_gray_trc=settings.gray_curve, max_pixels=int(settings.max_megapixels * 1e6)
-        ) as scan,
-        publish.Publication(root.output, b"", job_id="file", claim_no=os.getpid()) as publication,
+        originals.open_original(folder, name) as fd,
+        publish.Publication(output, b"", job_id="file", claim_no=os.getpid()) as publication,
     ):
-        policy = policy_of(settings)
-        origin = derivative.Origin(
-            source_name=source.name,
-            source_sha256=publish.sha256_of(fd),
-            model_version=colorizer.version.name,
-            weights_sha256=colorizer.version.weights_sha256,
-        )
-        rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
-        derivative.check(rendered, derivative.verify(scan, publication.fd))
-        extension = policy.extension(scan.kind, os.path.splitext(os.fsencode(source.name))[1])
-        names = publish.derivative_names(os.fsencode(source.name), extension)
-        planned = publication.plan(names, replaces=())
-        published = publication.commit(planned, replaces=())
-    return Path(os.fsdecode(absolute(root.output, published.path)))
+        derived = derive(settings, colorizer, fd, name, publish.sha256_of(fd), publication)
+        names = publish.derivative_names(name, derived.extension)
+        published = publication.commit(publication.plan(names))
+    return Path(os.fsdecode(absolute(os.fsencode(output), published.path)))

@@ -1,0 +1,47 @@
+"""Named points at which a test may make a process die, stop or fail; without PHOTOCHROM_FAULT each does nothing.
+
+PHOTOCHROM_FAULT names a folder. A file in it that is named like a point arms that point, and holds what the first
+process to get there shall do: `kill`, `kill 0.3` (seconds later, in the middle of what follows), `stop`, `raise ENOSPC`.
+The file is renamed to `<point>.hit` at that moment, so that a fault happens once, whoever comes again.
+"""
+
+import errno
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+_FOLDER: Final = os.environ.get("PHOTOCHROM_FAULT")
+
+
+def _nothing(name: str) -> None:
+    """What `point` is outside the fault tests."""
+
+
+def _armed(name: str) -> None:
+    """Does what the point is armed for, once.
+
+    Args:
+        name: of the point.
+
+    Raises:
+        OSError: the point is armed with `raise`.
+    """
+    hit = Path(_FOLDER or "", f"{name}.hit")
+    try:
+        hit.with_suffix("").rename(hit)  # one of all processes succeeds
+    except FileNotFoundError:
+        return
+    kind, _, argument = hit.read_text(encoding="utf-8").strip().partition(" ")
+    if kind == "raise":
+        number = getattr(errno, argument)
+        raise OSError(number, os.strerror(number), name)
+    what = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[kind]
+    if argument:
+        threading.Timer(float(argument), os.kill, (os.getpid(), what)).start()
+    else:
+        os.kill(os.getpid(), what)
+
+
+point = _nothing if _FOLDER is None else _armed
