@@ -4,7 +4,8 @@ Letters in shapes: B batch, S side of the square picture. Light is L*/50 - 1 `[B
 `[B, S/2, S/2, 2]`.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -56,6 +57,17 @@ class Adversaries:
         """Go on from the running mean."""
         for mean, variable in zip(self.average, self.generator.weights, strict=True):
             variable.assign(mean)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the generator has the running mean's weights."""
+        now = [np.array(variable) for variable in self.generator.weights]
+        self.take_average()
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.generator.weights, now, strict=True):
+                variable.assign(value)
 
     def begin(self, phase: Phase) -> Step:
         """Forget Adam's moments of the generator and compile the phase's step.

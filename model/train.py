@@ -224,6 +224,8 @@ def _train_phase(run: _Run, players: Adversaries, batches: Batches, progress: Ca
         progress(_log(run, phase, losses, clock))
     run.phase, run.phase_step = run.phase + 1, 0
     _checkpoint(run, players, batches)
+    with players.averaged():
+        write_weights(players.generator, run.output / f"generator_{phase.name}.npz")
 
 
 def _one_step(step: Step, phase: Phase, part: float, phase_step: int, light: Any, colour: Any) -> tf.Tensor:
@@ -270,11 +272,8 @@ def _checkpoint(run: _Run, players: Adversaries, batches: Batches) -> None:
     folder = run.output / "samples"
     folder.mkdir(exist_ok=True)
     light, colour = batches.at(0, 128)
-    now = [variable.value for variable in players.generator.weights]
-    players.take_average()
-    ours = np.asarray(players.generator(light[:8], training=False))
-    for variable, value in zip(players.generator.weights, now, strict=True):
-        variable.assign(value)
+    with players.averaged():
+        ours = np.asarray(players.generator(light[:8], training=False))
     training_sheet(folder / f"step_{run.step:07d}.png", light[:8], ours, colour[:8])
 
 

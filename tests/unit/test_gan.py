@@ -83,6 +83,10 @@ def test_the_running_mean_follows(players):
     for old, mean, now in zip(start, players.average, players.generator.weights, strict=True):
         decay = 2 / 5  # after one step
         np.testing.assert_allclose(np.array(mean), decay * old + (1 - decay) * np.array(now), rtol=1e-4, atol=1e-6)
+    before = copies(players.generator.weights)
+    with players.averaged():
+        assert any(moved(before, players.generator.weights))
+    assert not any(moved(before, players.generator.weights))
     players.take_average()
     np.testing.assert_array_equal(np.array(players.generator.weights[0]), np.array(players.average[0]))
 
