@@ -98,10 +98,12 @@ def test_every_broker_keeps_its_messages_in_the_same_way() -> None:
 
 def test_what_the_image_copies_is_there() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
-    copied = re.findall(r"^COPY (\S+) \S+$", text.replace("${LOCK}", "requirements.lock"), re.MULTILINE)
-    assert {"daemon", "worker", "model", "migrations", "requirements.lock"} == set(copied)
+    copied = set(re.findall(r"^COPY (\S+) \S+$", text.replace("${LOCK}", "requirements.lock"), re.MULTILINE))
+    assert {"daemon", "worker", "model", "migrations", "pyproject.toml", "requirements.lock"} == copied
     for name in copied:
         assert (REPOSITORY / name).exists()
+    allowed = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in copied - {"requirements.lock"}} <= set(allowed)
     for lock in re.findall(r"LOCK=(\S+\.lock)", text):
         assert (REPOSITORY / lock).is_file()
 
