@@ -187,17 +187,23 @@ def migrate(url: str) -> None:
 
 def refuse_newer(database: Database) -> None:
     """Raise DatabaseNewer when the schema is of a revision that this program does not know."""
+    _is_current(database)
+
+
+def _is_current(database: Database) -> bool:
+    """Whether the schema is this program's; False for an older one and for none."""
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    scripts = ScriptDirectory(str(MIGRATIONS))
     with database.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in known:
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
         raise DatabaseNewer(
             f"The database has schema revision {current}, made by a newer Photochrom. "
             "Start that version, or point database_url at another database; nothing was changed."
         )
+    return current == scripts.get_current_head()
 
 
 def alembic_config(database: Database) -> Any:
@@ -211,10 +217,12 @@ def alembic_config(database: Database) -> Any:
 
 
 def refuse_unmigrated(database: Database) -> None:
-    """Raise DatabaseUnusable when the schema is not there, DatabaseNewer when it is a newer program's."""
-    refuse_newer(database)
-    if not sa.inspect(database.engine).has_table("jobs"):
-        raise DatabaseUnusable("The database has no tables yet. Run `photochrom up` or `photochrom migrate` first.")
+    """Raise DatabaseUnusable when the schema is missing or older, DatabaseNewer when it is a newer program's."""
+    if not _is_current(database):
+        raise DatabaseUnusable(
+            "The database has no tables yet, or those of an older version. "
+            "Run `photochrom up` or `photochrom migrate` first."
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ renew, nor finish, nor fail the job. `lost` is counted when the work begins and 
 that a worker which dies, however it dies, has left its strike behind.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -207,11 +208,11 @@ def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, tra
     Raises:
         JobMoved: the claim is void.
     """
-    message = str(error) or type(error).__name__
+    message = _storable(str(error)) or type(error).__name__
     evidence: dict[str, Any] = {
         "error_class": error.code,
         "error_message": message,
-        "traceback_tail": traceback[-TRACEBACK_TAIL_CHARS:] or None,
+        "traceback_tail": _storable(traceback[-TRACEBACK_TAIL_CHARS:]) or None,
     }
     if error.settles is Settles.SKIP:
         return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
@@ -223,6 +224,11 @@ def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, tra
         return finish(session, job, JobState.QUARANTINED, reason=message, **evidence)
     pause_s = rules.retry_s * 2 ** (failures - 1)
     return _again(session, job, after(pause_s), f"Will be tried again: {message}", failures=failures, **evidence)
+
+
+def _storable(text: str) -> str:
+    """Text that every database takes: no NUL (PostgreSQL), no lone surrogate (a file name that is no UTF-8)."""
+    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def release(session: Session, job: Job, reason: str) -> Job:
@@ -255,39 +261,20 @@ def expire(session: Session, rules: Strikes, *, worker: str | None = None) -> li
         worker: a worker known to be dead, by its name; its leases need not run out.
     """
     gone = Job.worker.startswith(worker, autoescape=True) if worker else Job.lease_until < after(0)
-    expired = session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING, gone)).all()
     moved = []
-    for job in expired:
-        why = f"The worker {job.worker} was lost while it had this scan"
-        if job.lost >= rules.lost:
-            moved.append(
-                _move(
-                    session,
-                    job.id,
-                    JobState.QUARANTINED,
-                    _held(job),
-                    note=why,
-                    reason=f"{why}, for the {job.lost}th time.",
-                    error_class="worker_lost",
-                    error_message=why,
-                    lease_until=None,
-                    finished_at=after(0),
-                )
-            )
-        else:
-            moved.append(
-                _move(
-                    session,
-                    job.id,
-                    JobState.QUEUED,
-                    _held(job),
-                    note=why,
-                    reason=f"{why}; it will be done again.",
-                    lease_until=None,
-                    dispatched_at=None,
-                )
-            )
+    for job in session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING, gone)).all():
+        with contextlib.suppress(JobMoved):  # its worker renewed or ended it this instant
+            moved.append(_take_back(session, job, rules, gone))
     return moved
+
+
+def _take_back(session: Session, job: Job, rules: Strikes, gone: sa.ColumnElement[bool]) -> Job:
+    why = f"The worker {job.worker} was lost while it had this scan"
+    to, end = JobState.QUEUED, dict[str, Any](reason=f"{why}; it will be done again.", dispatched_at=None)
+    if job.lost >= rules.lost:
+        to, end = JobState.QUARANTINED, {"reason": f"{why}; lost workers: {job.lost}.", "finished_at": after(0)}
+        end |= {"error_class": "worker_lost", "error_message": why}
+    return _move(session, job.id, to, _held(job), gone, note=why, lease_until=None, **end)
 
 
 def retry(session: Session, job_id: int, note: str = "retry") -> Job:

@@ -221,10 +221,16 @@ JOB_STATUS = sa.table(
 def display(path: bytes) -> str:
     r"""A file name for people and JSON: UTF-8 where it is, `\xNN` for bytes that are none, `\n` for line ends.
 
-    A backslash in the name is doubled, so that two names never look alike.
+    A backslash in the name is doubled, and characters that do not print are written `\uNNNN`, so that two names never
+    look alike.
     """
     text = path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    # \x80 to \xff are bytes that are no UTF-8: characters of these numbers (a no-break space) must not look like them
+    return f"\\u{ord(char):04x}" if 0x80 <= ord(char) <= 0xFF else char.encode("unicode_escape").decode()
 
 
 def absolute(root: bytes, path: bytes) -> bytes:

@@ -1,0 +1,147 @@
+"""What every test has: an environment without our variables, an empty current folder, and databases at will."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from worker.db import Database, migrate, open_database
+from worker.files import Stamp
+from worker.tables import FileState, SourceFile, display
+
+POSTGRESQL_BINARIES = (Path("/usr/local/bin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the person who runs the tests, and no file in their current folder, decides a test."""
+    for name in list(os.environ):
+        if name.upper().startswith("PHOTOCHROM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory that settings find by the environment."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    monkeypatch.setenv("PHOTOCHROM_STATE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "photochrom.db"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def database(_migrated_file: Path, tmp_path: Path) -> Iterator[Database]:
+    """A migrated SQLite database of this test's own: a copy of one that was migrated once."""
+    copy = tmp_path / "photochrom.db"
+    shutil.copy(_migrated_file, copy)
+    opened = open_database(f"sqlite:///{copy}")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def state_database(_migrated_file: Path, state_dir: Path) -> Iterator[Database]:
+    """A migrated SQLite database where the verbs look for it."""
+    shutil.copy(_migrated_file, state_dir / "photochrom.db")
+    opened = open_database(f"sqlite:///{state_dir / 'photochrom.db'}")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="session")
+def _postgresql_server() -> Iterator[str]:
+    """A real server on a unix socket, of an unprivileged user when root runs the tests."""
+    binaries = next((folder for folder in POSTGRESQL_BINARIES if (folder / "initdb").exists()), None)
+    found = shutil.which("initdb")
+    folder = binaries or (Path(found).parent if found else None)
+    if folder is None or not (folder / "pg_ctl").exists():
+        pytest.skip("no PostgreSQL server is installed here (initdb, pg_ctl)")
+    # a short path of its own: a unix socket's may have 107 bytes
+    home = Path(tempfile.mkdtemp(prefix="photochrom-pg-"))
+    user = _unprivileged()
+    if user is not None:
+        os.chown(home, user.pw_uid, user.pw_gid)
+    who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user is not None else {}
+
+    def run(*command: str) -> None:
+        environ = {**os.environ, "LC_ALL": "C", "HOME": str(home)}
+        done = subprocess.run(command, cwd=home, env=environ, capture_output=True, text=True, **who)  # type: ignore[call-overload]
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    data = str(home / "data")
+    options = f"-k {home} -c listen_addresses='' -c fsync=off -c max_connections=50"
+    try:
+        run(str(folder / "initdb"), "-D", data, "-U", "photochrom", "-A", "trust", "-E", "UTF8", "--no-sync")
+        run(str(folder / "pg_ctl"), "-D", data, "-l", str(home / "log"), "-o", options, "-w", "start")
+        try:
+            yield f"postgresql+psycopg://photochrom@/postgres?host={home}"
+        finally:
+            run(str(folder / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    """Whom to be instead of root, which PostgreSQL refuses to be; None when we are not root."""
+    if os.getuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    pytest.skip("run by root, and there is no user postgres or nobody to be instead")
+
+
+@pytest.fixture
+def postgresql_url(_postgresql_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test's own."""
+    name = f"test_{os.urandom(6).hex()}"
+    admin = sa.create_engine(_postgresql_server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield sa.make_url(_postgresql_server).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'photochrom.db'}"
+    found: str = request.getfixturevalue("postgresql_url")
+    return found
+
+
+@pytest.fixture
+def record(url: str) -> Iterator[Database]:
+    """A migrated database of either kind."""
+    migrate(url)
+    opened = open_database(url)
+    yield opened
+    opened.dispose()
+
+
+def source_file(path: bytes = b"a.tif", root: str = "archive", **changes: object) -> SourceFile:
+    """A file's row as the watcher writes it."""
+    stamp = Stamp(10, 1, 2, 3)
+    return SourceFile(
+        root=root, directory=os.path.dirname(path), path=path, display_path=display(path), state=FileState.SETTLING,
+        size_bytes=stamp.size_bytes, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode, **changes,
+    )  # fmt: skip
