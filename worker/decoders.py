@@ -69,6 +69,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
         ScanUnsupported: it decodes to something else than its header says.
     """
     own = fresh_descriptor(descriptor)
+    pyvips.vips_lib.vips_error_clear()  # warnings about earlier files stay in libvips' buffer
     try:
         image = _open(own, header)
         _compare(image, header)
@@ -95,8 +96,8 @@ def _compare(image: Any, header: Header) -> None:
     """Refuse what libvips read differently from what the header says."""
     if (image.width, image.height) != (header.width, header.height) or image.format not in _FORMATS:
         raise ScanUnsupported(
-            f"The {header.kind.upper()} says {header.width} × {header.height} px of {header.bit_depth} bits and decodes "
-            f"to {image.width} × {image.height} px ({image.format}): convert it to a plain TIFF."
+            f"The {header.kind.upper()} says {header.width} × {header.height} px of {header.bit_depth} bits and "
+            f"decodes to {image.width} × {image.height} px ({image.format}): convert it to a plain TIFF."
         )
 
 

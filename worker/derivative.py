@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pyvips
 from model import lab
 from model.chroma import ChromaUpsampler
 from model.colorizer import Colorizer
+from worker import fault
 from worker.errors import OutputBlocked
 from worker.headers import Header
 from worker.marking import Origin, packet
@@ -36,6 +38,8 @@ _STRIP_BYTES: Final = 4 * 2**20
 _CHROMA_STEP: Final = 4
 #: L*a*b* units that a temperature of 1 moves mid-tones towards yellow
 _WARMTH: Final = 12.0
+#: qualities tried when the one asked for moves L* beyond the limit (strong film grain)
+_JPEG_LADDER: Final = (98, 100)
 _JPEG_SIDE: Final = 65_500  # libjpeg's limit
 _SUFFIXES: Final = {
     "tiff": (b".tif", b".tiff"), "png": (b".png",), "jpeg": (b".jpg", b".jpeg", b".jpe", b".jfif"),
@@ -90,10 +94,28 @@ def render(scan: Scan, colorizer: Colorizer, target: int, *, policy: Policy, ori
         OutputFull, OutputBlocked: the target cannot be written.
     """
     chroma = controlled(colorizer.chroma(scan.small), scan.small, policy)
+    upsampler = ChromaUpsampler(chroma, scan.small, scan.width, scan.height)
+    xmp = packet(origin, policy.digital_source_type)
+    rendered = _written(scan, upsampler, target, policy, xmp)
+    if rendered.kind != "jpeg":
+        return rendered
+    for quality in (quality for quality in _JPEG_LADDER if quality > policy.jpeg_quality):
+        if verify(scan, target).within:
+            break
+        os.ftruncate(target, 0)
+        os.lseek(target, 0, os.SEEK_SET)
+        rendered = _written(scan, upsampler, target, dataclasses.replace(policy, jpeg_quality=quality), xmp)
+        note = f"JPEG quality {quality} instead of {policy.jpeg_quality}, to keep L*"
+        rendered = dataclasses.replace(rendered, warnings=(*rendered.warnings, note))
+    return rendered
+
+
+def _written(scan: Scan, upsampler: ChromaUpsampler, target: int, policy: Policy, xmp: bytes) -> Rendered:
+    """One writing of the file, from its start."""
     kind = policy.kind_for(scan.kind)
     depth = policy.depth_for(kind, scan.bit_depth)
     rows = max(8, min(128, _STRIP_BYTES // (scan.width * 3 * depth // 8)))
-    sheet = _sheet(scan, depth, rows, packet(origin, policy.digital_source_type))
+    sheet = _sheet(scan, depth, rows, xmp)
     warnings = list(scan.warnings)
     if depth < scan.bit_depth:
         warnings.append(f"{scan.bit_depth} bits were written as {depth}")
@@ -101,15 +123,13 @@ def render(scan: Scan, colorizer: Colorizer, target: int, *, policy: Policy, ori
     with _named_output_errors():
         writer = _writer(kind, target, sheet, policy)
         try:
-            mean = _run(
-                scan, ChromaUpsampler(chroma, scan.small, scan.width, scan.height), writer, sheet, digest.update, policy
-            )
+            mean = _run(scan, upsampler, writer, sheet, digest.update, policy)
         except BaseException:
             writer.abort()
             raise
         writer.finish()
     return Rendered(
-        width=scan.width, height=scan.height, bit_depth=depth, kind=kind, mean_chroma=mean,
+        width=scan.width, height=scan.height, bit_depth=depth, kind=kind, mean_chroma=round(mean, 3),
         pixels_sha256=digest.hexdigest(), warnings=tuple(warnings),
     )  # fmt: skip
 
@@ -180,6 +200,7 @@ def _run(
         codes, data, chroma, number = waiting.popleft().result()
         hashed(codes.astype(codes.dtype.newbyteorder("<"), copy=False).tobytes())
         writer.append(data)
+        fault.point("half_written")
         total, count = total + chroma, count + number
 
     with ThreadPoolExecutor(policy.threads) as pool:

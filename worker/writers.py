@@ -340,19 +340,11 @@ class JpegWriter:
             target.on_write(self._write)
             # optimised Huffman tables would make libjpeg keep the whole picture
             options: dict[str, Any] = {"Q": self._quality, "subsample_mode": "off", "keep": "none"}
-            image.copy(**self._density()).jpegsave_target(target, **options)
+            image.jpegsave_target(target, **options)
         except (pyvips.Error, OSError) as error:
             self._error = self._error or error
         finally:
             os.close(reader)
-
-    def _density(self) -> dict[str, float]:
-        """Pixels per millimetre, which libvips makes JFIF's density of."""
-        s = self._sheet
-        if not s.x_resolution or not s.y_resolution or s.resolution_unit == "none":
-            return {}
-        per_mm = 10.0 if s.resolution_unit == "cm" else 25.4
-        return {"xres": s.x_resolution / per_mm, "yres": s.y_resolution / per_mm}
 
     def _write(self, data: bytes) -> int:
         """What libvips gives; our segments go in behind the first one."""
@@ -366,16 +358,10 @@ class JpegWriter:
 
 
 def _with_segments(start: bytes, sheet: Sheet) -> bytes:
-    """The beginning of a JPEG with EXIF, XMP, IPTC and ICC segments behind JFIF's."""
-    jfif = start[2:4] == b"\xff\xe0"
-    cut = 4 + struct.unpack(">H", start[4:6])[0] if jfif else 2
+    """The beginning of a JPEG with our own JFIF, EXIF, XMP, IPTC and ICC segments."""
+    cut = 4 + struct.unpack(">H", start[4:6])[0] if start[2:4] == b"\xff\xe0" else 2
     out = io.BytesIO()
-    out.write(start[:cut])
-    if jfif and sheet.x_resolution and sheet.y_resolution and sheet.resolution_unit != "none":
-        unit = 2 if sheet.resolution_unit == "cm" else 1
-        out.seek(13)
-        out.write(struct.pack(">BHH", unit, round(sheet.x_resolution), round(sheet.y_resolution)))
-        out.seek(cut)
+    out.write(start[:2] + _segment(0xE0, b"JFIF\0\x01\x02" + _density(sheet) + b"\0\0"))
     if sheet.exif:
         out.write(_segment(0xE1, b"Exif\0\0" + sheet.exif))
     out.write(_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + sheet.xmp))
@@ -389,6 +375,14 @@ def _with_segments(start: bytes, sheet: Sheet) -> bytes:
         out.write(_segment(0xE2, b"ICC_PROFILE\0" + bytes([number, len(pieces)]) + piece))
     out.write(start[cut:])
     return out.getvalue()
+
+
+def _density(sheet: Sheet) -> bytes:
+    """JFIF's unit and density; without a unit its plain 1:1."""
+    if not sheet.x_resolution or not sheet.y_resolution or sheet.resolution_unit == "none":
+        return struct.pack(">BHH", 0, 1, 1)
+    x, y = (min(max(round(value), 1), 65535) for value in (sheet.x_resolution, sheet.y_resolution))
+    return struct.pack(">BHH", 2 if sheet.resolution_unit == "cm" else 1, x, y)
 
 
 def _segment(marker: int, data: bytes) -> bytes:
