@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -31,9 +32,23 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
 
 
+def _load_tensorflow() -> None:
+    """Import TensorFlow without its greetings, which come from C++ before any of its log levels is in force."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        importlib.import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 @contextlib.contextmanager
 def _model_errors() -> Iterator[None]:
     """The model's own errors, as this command's: one sentence and an exit code."""
+    _load_tensorflow()
     from model.config import ConfigError
     from model.encoder import EncoderError
     from model.photos import PhotosError
@@ -67,6 +82,7 @@ def colorize(files: tuple[Path, ...], output: Path) -> None:
 
     Exits 0 when every file was coloured, else 1 after naming those that were not.
     """
+    _load_tensorflow()
     from worker import pipeline, scans
 
     settings = load()
@@ -97,6 +113,7 @@ def verify(master: Path, derivative: Path, as_json: bool) -> None:
 
     Exits 0 when it is kept within the limits (README, "What happens to your picture"), else 1.
     """
+    _load_tensorflow()
     from worker import derivative as pictures
     from worker import scans
 
