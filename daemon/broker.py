@@ -30,6 +30,10 @@ from daemon.roots import mount_of
 from worker.errors import BrokerUnavailable, DependencyMissing
 from worker.settings import Settings, broker_socket
 
+#: Celery's name of a scheme → the client's
+REDIS_SCHEMES = {"redis": "redis", "rediss": "rediss", "redis+socket": "unix"}
+#: RabbitMQ: the first message tells whether it answers
+UNASKED_SCHEMES = frozenset({"amqp", "amqps"})
 ONCE = Retry(NoBackoff(), 0)
 logger = logging.getLogger(__name__)
 
@@ -226,24 +230,29 @@ def check_broker(settings: Settings) -> None:
     """Asks the broker of these settings, embedded or not, for a sign of life.
 
     Raises:
-        BrokerUnavailable: nothing answers at its address; a password in the URL is not repeated.
+        BrokerUnavailable: nothing answers at its address, or that is none; a password in the URL is not repeated.
     """
-    if not settings.broker_url:
-        client = redis.Redis(unix_socket_path=str(broker_socket(settings.state_dir)), socket_timeout=5, retry=ONCE)
-        advice = "Start it with `photochrom up`, or set PHOTOCHROM_BROKER_URL."
-    elif not settings.broker_url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
-        return  # RabbitMQ and others: the first publication tells
-    else:
-        url = settings.broker_url.replace("redis+socket://", "unix://").replace("virtual_host=", "db=")
-        client = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, retry=ONCE)
+    if settings.broker_url:
         advice = "Start that server or correct PHOTOCHROM_BROKER_URL; unset, the embedded broker is used."
-    try:
-        client.ping()
-    except redis.BusyLoadingError:
+    else:
+        advice = "Start it with `photochrom up`, or set PHOTOCHROM_BROKER_URL."
+    address = _without_password(settings.broker)
+    scheme, separator, rest = settings.broker.partition("://")
+    if not separator or scheme not in REDIS_SCHEMES.keys() | UNASKED_SCHEMES:
+        known = ", ".join(sorted(REDIS_SCHEMES.keys() | UNASKED_SCHEMES))
+        raise BrokerUnavailable(f"{address} is no broker's address (known schemes: {known}). {advice}")
+    if scheme in UNASKED_SCHEMES:
         return
-    except redis.RedisError as error:
-        address = _without_password(settings.broker)
+    try:
+        _ask(f"{REDIS_SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}")
+    except (redis.RedisError, ValueError) as error:
         raise BrokerUnavailable(f"No broker answers at {address} ({error}). {advice}") from error
+
+
+def _ask(url: str) -> None:
+    client = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, retry=ONCE)
+    with contextlib.closing(client), contextlib.suppress(redis.BusyLoadingError):
+        client.ping()
 
 
 def _without_password(url: str) -> str:

@@ -84,7 +84,7 @@ def test_state_directory_in_use(folder: Path) -> None:
 
 
 def test_no_broker_at_its_url(folder: Path) -> None:
-    result = _up(folder, PHOTOCHROM_BROKER_URL=f"unix://{folder}/nobody.sock")
+    result = _up(folder, PHOTOCHROM_BROKER_URL=f"redis+socket://{folder}/nobody.sock")
     _refused(result, ExitCode.BROKER, "nobody.sock", "PHOTOCHROM_BROKER_URL")
 
 
