@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from worker import jobs, outbox, queue
+from worker import fault, jobs, outbox, queue
 from worker.db import Database
 from worker.errors import BrokerUnavailable
 from worker.settings import Settings
@@ -36,6 +36,8 @@ class Dispatcher:
                     session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S
                 )
                 outbox.mark_dispatched(session, [job.id for job in due])
+            if due:
+                fault.point("marked")
             self._send(due)
         except BrokerUnavailable as error:
             if not self._down:
@@ -51,6 +53,7 @@ class Dispatcher:
         for position, job in enumerate(due):
             try:
                 queue.send(job.id, job.priority)
+                fault.point("sent")
             except BrokerUnavailable:
                 with self.database.writing() as session:
                     outbox.mark_undelivered(session, [unsent.id for unsent in due[position:]])

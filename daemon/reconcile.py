@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from daemon import intake, scan
 from daemon.stability import StabilityTracker
-from worker import files, jobs
+from worker import fault, files, jobs
 from worker.db import Database
 from worker.errors import JobMoved
 from worker.tables import FileState
@@ -112,9 +112,11 @@ class Reconciler:
     def take_settled(self) -> None:
         """Hash and submit what has been quiet for long enough."""
         for lot in self._lots():
+            fault.point("hashed")
             with self.database.writing() as session:
                 for path, outcome in lot:
                     self._record(session, path, outcome)
+            fault.point("submitted")
 
     def _lots(self) -> Iterator[list[tuple[bytes, Outcome]]]:
         lot: list[tuple[bytes, Outcome]] = []

@@ -1,8 +1,8 @@
 """Named points at which a test may make a process die, stop or fail; without PHOTOCHROM_FAULT each does nothing.
 
 PHOTOCHROM_FAULT names a folder. A file in it that is named like a point arms that point, and holds what the first
-process to get there shall do: `kill`, `kill 0.3` (seconds later, in the middle of what follows), `stop`, `raise ENOSPC`.
-The file is renamed to `<point>.hit` at that moment, so that a fault happens once, whoever comes again.
+process to get there shall do: `kill`, `kill 0.3` (so many seconds later, in the middle of what follows), `stop`,
+`raise ENOSPC`. The file is renamed to `<point>.hit` at that moment, so that a fault happens once, whoever comes again.
 """
 
 import errno

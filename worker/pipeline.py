@@ -192,6 +192,7 @@ def derive(
     )
     max_pixels = int(settings.max_megapixels * 1e6)
     with scans.open_scan(fd, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels) as scan:
+        fault.point("inference")
         rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
         proof = derivative.verify(scan, publication.fd)
         derivative.check(rendered, proof)
@@ -216,6 +217,7 @@ def _colour(bench: Bench, job: Job) -> None:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
         if twin is not None and _copy_twin(bench, job, root, twin, replaces):
             return
+        fault.point("reading")
         with _publication(bench, job, root) as publication:
             name = os.path.basename(job.path)
             derived = derive(bench.settings, bench.colorizer, fd, name, job.source_sha256, publication, str(job.id))

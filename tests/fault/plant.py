@@ -1,0 +1,279 @@
+"""A running `photochrom up` to be broken: arm faults, kill parts, and afterwards hold it against the invariants."""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import sqlalchemy as sa
+from cells import RECOVERY_S
+from installation import Installation, wait_for
+
+from worker.db import Database, open_database
+from worker.jobs import ENTER_FROM, PUBLISHED
+from worker.names import is_temporary
+from worker.tables import FileState, Job, JobEvent, JobState, SourceFile
+
+ENDED = frozenset(JobState) - {JobState.QUEUED, JobState.RUNNING}
+Manifest = dict[bytes, tuple[str, int, int, int]]
+
+
+def manifest(folder: Path) -> Manifest:
+    """Every regular file below a folder: bytes, mtime, mode, inode; of anything else what it is."""
+    found: Manifest = {}
+    for directory, folders, names in os.walk(os.fsencode(folder)):
+        for name in names + folders:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            digest = ""
+            if os.path.isfile(path) and not os.path.islink(path):
+                with open(path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path] = (digest, status.st_mtime_ns if digest else 0, status.st_mode, status.st_ino)
+    return found
+
+
+def scan(seed: int, size_px: int = 48, bits: int = 8) -> np.ndarray:
+    """A small gray picture unlike that of any other seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(30, 225, (5, 7)).astype(np.float32)
+    smooth = cv2.resize(coarse, (size_px * 4 // 3, size_px), interpolation=cv2.INTER_CUBIC)
+    eight = np.clip(smooth + rng.normal(0, 2, smooth.shape), 0, 255)
+    return (eight * 257).astype(np.uint16) if bits == 16 else eight.astype(np.uint8)
+
+
+def png(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def command_line(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+@dataclasses.dataclass
+class Plant:
+    """One installation under fire.
+
+    Attributes:
+        installation: its folders.
+        up: the process id of `photochrom up`.
+        database: the record, opened by the test itself.
+        faults: the folder in which points are armed.
+    """
+
+    installation: Installation
+    up: int
+    database: Database
+    faults: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.installation.inbox
+
+    @property
+    def output(self) -> Path:
+        return self.installation.output
+
+    def arm(self, point: str, action: str) -> None:
+        """The next process that comes to the point does this."""
+        ready = self.faults / f".{point}"
+        ready.write_text(action)
+        ready.rename(self.faults / point)
+
+    def hit(self, point: str, timeout_s: float = 60) -> float:
+        """Wait until a process has come to the point; when that was (Unix time)."""
+        done = self.faults / f"{point}.hit"
+        wait_for(done.exists, timeout_s, f"{point} is reached")
+        at = done.stat().st_ctime
+        done.unlink()
+        return at
+
+    def part(self, verb: str) -> int:
+        """The process id of `watch`, `worker` or `beat`."""
+        return wait_for(lambda: self._part(verb), 30, f"{verb} runs")
+
+    def _part(self, verb: str) -> int:
+        return next((pid for pid in children_of(self.up) if f"daemon.cli {verb}" in command_line(pid)), 0)
+
+    def child(self) -> int:
+        """The colouring process."""
+        return wait_for(lambda: next(iter(self.coloring()), 0), 60, "a colouring process runs")
+
+    def coloring(self) -> list[int]:
+        return [pid for pid in children_of(self._part("worker")) if "spawn_main" in command_line(pid)]
+
+    def broker(self) -> int:
+        return int((self.installation.state_dir / "broker" / "valkey.pid").read_text())
+
+    def drop(self, folder: str, count: int = 1, *, size_px: int = 48, bits: int = 8) -> Manifest:
+        """New scans in a new folder of the inbox, put there at once; the manifest of them all."""
+        made = self.installation.base / f".{folder}"
+        made.mkdir()
+        for number in range(count):
+            seed = int.from_bytes(hashlib.sha256(f"{folder}/{number}".encode()).digest()[:4])
+            (made / f"{number}.png").write_bytes(png(scan(seed, size_px, bits)))
+        target = self.inbox / folder
+        made.rename(target)
+        return manifest(target)
+
+    def jobs(self, folder: str = "") -> list[Job]:
+        """The live jobs of the scans below a folder."""
+        start = f"{folder}/".encode() if folder else b""
+        with self.database.reading() as session:
+            rows = session.scalars(sa.select(Job).where(Job.state != JobState.SUPERSEDED).order_by(Job.id)).all()
+        return [job for job in rows if job.path.startswith(start)]
+
+    def wait_jobs(self, folder: str, count: int, timeout_s: float = 30) -> list[Job]:
+        return wait_for(
+            lambda: (found := self.jobs(folder)) if len(self.jobs(folder)) >= count else None, timeout_s, "jobs"
+        )
+
+    def wait_state(self, folder: str, state: JobState, timeout_s: float = 60) -> Job:
+        return wait_for(lambda: next((job for job in self.jobs(folder) if job.state is state), None), timeout_s, state)
+
+    def settle(self, folder: str, count: int, timeout_s: float = RECOVERY_S) -> float:
+        """Wait until that many scans of a folder have ended; when the last did (Unix time)."""
+
+        def ended() -> bool:
+            jobs = self.jobs(folder)
+            return len(jobs) >= count and all(job.state in ENDED for job in jobs)
+
+        try:
+            wait_for(ended, timeout_s, f"{count} scans of {folder} have ended")
+        except AssertionError as error:
+            seen = [(job.display_path, job.state, job.reason, job.claim_no, job.lost) for job in self.jobs(folder)]
+            raise AssertionError(f"{error}: {seen}\n{self.words()}") from None
+        return max(job.finished_at.timestamp() for job in self.jobs(folder) if job.finished_at)
+
+    def words(self) -> str:
+        """The last lines of all logs."""
+        logs = [*sorted((self.installation.state_dir / "logs").glob("*.log")), self.installation.base / "up.log"]
+        return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+                         for log in logs if log.exists())  # fmt: skip
+
+
+def assert_invariants(
+    plant: Plant, originals: Manifest, folder: str = "", *, states: Collection[JobState] = PUBLISHED
+) -> None:
+    """I1 to I5 over everything below a folder of the inbox.
+
+    Args:
+        plant: at rest, as far as this folder goes.
+        originals: what the test put there.
+        folder: below the inbox; empty for all of it.
+        states: in which a job may have ended.
+    """
+    assert manifest(plant.inbox / folder) == originals, "I1: an original changed"
+    jobs = plant.jobs(folder)
+    with plant.database.reading() as session:
+        files = {row.path: row for row in session.scalars(sa.select(SourceFile))}
+        events: dict[int, list[JobEvent]] = {}
+        for event in session.scalars(sa.select(JobEvent).order_by(JobEvent.id)):
+            events.setdefault(event.job_id, []).append(event)
+        superseded = {job.id for job in session.scalars(sa.select(Job).where(Job.state == JobState.SUPERSEDED))}
+
+    by_path = {job.path: job for job in jobs}
+    for path, (digest, *_) in originals.items():
+        if not digest or os.path.basename(path).startswith(b"."):
+            continue
+        row = files.get(os.path.relpath(path, os.fsencode(plant.inbox)))
+        assert row is not None, f"I2: {path!r} has no row"
+        if row.state is FileState.IGNORED:
+            continue
+        assert row.state is FileState.SUBMITTED, f"I2: {path!r} is {row.state}: {row.reason}"
+        job = by_path[row.path]
+        assert job.id == row.job_id
+        assert job.source_sha256 == digest, f"I2: {path!r} was recorded with other bytes"
+        assert job.state in states, f"I2: {path!r} is {job.state}: {job.reason}"
+
+    _assert_outputs(plant, jobs, folder)
+    _assert_moves(jobs, events, superseded)
+
+
+def _assert_outputs(plant: Plant, jobs: list[Job], folder: str) -> None:
+    """I3 and I4: one decodable output per scan, as the row says, and nothing else."""
+    expected: dict[bytes, str] = {}
+    once: dict[str, int] = {}
+    for job in jobs:
+        if job.state not in PUBLISHED:
+            continue
+        assert job.output_path is not None and job.output_sha256 is not None
+        path = os.path.join(os.fsencode(plant.output), job.output_path)
+        assert path not in expected, "I3: two jobs have one output"
+        expected[path] = job.output_sha256
+        if job.state is not JobState.DUPLICATE:
+            assert job.source_sha256 not in once, f"I3: the net ran twice for {job.display_path}"
+            once[job.source_sha256] = job.id
+    there = {path: entry[0] for path, entry in manifest(plant.output / folder).items() if entry[0]}
+    left = [path for path in there if is_temporary(os.path.basename(path))]
+    assert left == [], "I4: temporary files are left"
+    assert there == expected, "I3: the outputs are not those of the rows"
+    for path in expected:
+        picture = cv2.imread(os.fsdecode(path), cv2.IMREAD_UNCHANGED)
+        assert picture is not None and picture.ndim == 3, f"I3: {path!r} does not decode in colour"
+
+
+def _assert_moves(jobs: list[Job], events: dict[int, list[JobEvent]], superseded: set[int]) -> None:
+    """I5: every move was an allowed one, one claim ended each job, and no lease is left."""
+    for job in jobs:
+        assert job.state not in {JobState.QUEUED, JobState.RUNNING}, f"I5: {job.display_path} is {job.state}"
+        assert job.lease_until is None, f"I5: {job.display_path} still has a lease"
+        moves = events[job.id]
+        assert moves[0].state is JobState.QUEUED and moves[-1].state is job.state
+        for before, after in itertools.pairwise(moves):
+            assert before.state in ENTER_FROM[after.state], f"I5: {before.state} to {after.state}"
+            assert after.claim_no >= before.claim_no, "I5: claim_no fell"
+        claims = [move.claim_no for move in moves if move.state is JobState.RUNNING]
+        assert claims == list(range(1, len(claims) + 1)), f"I5: claims {claims}"
+        assert sum(move.state in PUBLISHED for move in moves) <= 1, f"I5: {job.display_path} was finished twice"
+    assert not superseded & {job.id for job in jobs}
+
+
+def cut_off(pid: int) -> None:
+    """SIGKILL, without a complaint when it is gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def running(base: Path, **environ: str) -> Iterator[Plant]:
+    """A plant with its first colouring process warm; afterwards SIGTERM, and nothing may be left."""
+    installation = Installation(base)
+    installation.inbox.mkdir(exist_ok=True)
+    faults = base / "faults"
+    faults.mkdir(exist_ok=True)
+    with installation.up(PHOTOCHROM_FAULT=str(faults), **environ) as process:
+        url = environ.get("PHOTOCHROM_DATABASE_URL") or f"sqlite:///{installation.state_dir / 'photochrom.db'}"
+        log = installation.state_dir / "logs" / "worker.log"
+        wait_for(lambda: log.exists() and "worker_ready" in log.read_text(), 100, "the worker is warm")
+        database = open_database(url)
+        try:
+            yield Plant(installation, process.pid, database, faults)
+        finally:
+            database.dispose()
+
+
+def poll(condition: Callable[[], Any], timeout_s: float, what: str) -> float:
+    """How many seconds it took until the condition held."""
+    began_s = time.monotonic()
+    wait_for(condition, timeout_s, what)
+    return time.monotonic() - began_s

@@ -1,0 +1,100 @@
+"""SIGKILL of every part at every point where it could hurt, and zombies."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from cells import Cell
+from installation import wait_for
+from plant import Plant, assert_invariants, cut_off
+
+from worker.tables import JobState
+
+pytestmark = pytest.mark.timeout(240)
+
+COLOURING = ("before_claim", "claimed", "reading", "inference", "half_written", "synchronised", "intended",
+             "published", "finished")  # fmt: skip
+QUICK = {"inference", "published"}
+WATCHING = ("hashed", "submitted", "marked", "sent")
+
+
+@pytest.mark.parametrize(
+    "point", [point if point in QUICK else pytest.param(point, marks=pytest.mark.slow) for point in COLOURING]
+)
+def test_colouring_process_killed(plant: Plant, cell: Cell, point: str) -> None:
+    folder = f"child-{point}"
+    plant.arm(point, "kill 0.05" if point == "inference" else "kill")
+    originals = plant.drop(folder, 2)
+    ended = plant.hit(point)
+    cell.recovered(f"SIGKILL of the colouring process: {point}", plant.settle(folder, 2) - ended)
+    assert_invariants(plant, originals, folder)
+
+
+@pytest.mark.parametrize("point", [pytest.param("claimed", marks=pytest.mark.slow), "intended"])
+def test_worker_killed(plant: Plant, cell: Cell, point: str) -> None:
+    folder = f"worker-{point}"
+    plant.arm(point, "stop")
+    originals = plant.drop(folder, 2)
+    plant.hit(point)
+    ended = time.time()
+    cut_off(plant.part("worker"))
+    cell.recovered(f"SIGKILL of the worker while its colouring process is at: {point}", plant.settle(folder, 2) - ended)
+    assert_invariants(plant, originals, folder)
+
+
+@pytest.mark.parametrize("point", [point if point == "marked" else pytest.param(point, marks=pytest.mark.slow)
+                                   for point in WATCHING])  # fmt: skip
+def test_watcher_killed(plant: Plant, cell: Cell, point: str) -> None:
+    folder = f"watch-{point}"
+    plant.arm(point, "kill")
+    originals = plant.drop(folder, 3)
+    ended = plant.hit(point)
+    cell.recovered(f"SIGKILL of the watcher: {point}", plant.settle(folder, 3) - ended)
+    assert_invariants(plant, originals, folder)
+
+
+@pytest.mark.slow
+def test_beat_killed(plant: Plant, cell: Cell) -> None:
+    before = plant.part("beat")
+    ended = time.time()
+    cut_off(before)
+    originals = plant.drop("beat", 1)
+    wait_for(lambda: plant._part("beat") not in (0, before), 30, "beat runs again")
+    cell.recovered("SIGKILL of beat", plant.settle("beat", 1) - ended)
+    assert_invariants(plant, originals, "beat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["claimed", "intended", "published"])
+def test_zombie_does_not_publish_or_finish(plant: Plant, cell: Cell, point: str) -> None:
+    """Stopped for two leases while a second worker does its job; then it goes on."""
+    folder = f"zombie-{point}"
+    environ = plant.installation.environ | {"PHOTOCHROM_WORKER": f"second-{point}"}
+    command = plant.installation.command("worker")
+    plant.arm(point, "stop")
+    originals = plant.drop(folder, 1)
+    plant.hit(point)
+    zombie, stopped_s = plant.coloring()[0], time.monotonic()
+    second = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        recovered = plant.settle(folder, 1, timeout_s=90)
+        time.sleep(max(0.0, 42 - (time.monotonic() - stopped_s)))
+        row = plant.jobs(folder)[0]
+        os.kill(zombie, signal.SIGCONT)
+        log = plant.installation.state_dir / "logs" / "worker.log"
+        wait_for(lambda: "job_moved" in log.read_text()[-4000:], 30, "the zombie sees that its claim is void")
+        after = plant.jobs(folder)[0]
+        assert (after.claim_no, after.output_sha256, after.worker) == (row.claim_no, row.output_sha256, row.worker)
+        assert (row.worker or "").startswith(f"second-{point}")
+        assert row.state is JobState.DONE
+        assert_invariants(plant, originals, folder)
+    finally:
+        second.terminate()
+        second.wait(20)
+    lease_s = 20.0
+    stopped = time.time() - (time.monotonic() - stopped_s)
+    cell.recovered(
+        f"SIGSTOP at {point} for 42 s, then SIGCONT", recovered - stopped - lease_s, "counted from the lease's end"
+    )
