@@ -16,11 +16,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from model import registry
+from model import device, registry
 from model.colorizer import Colorizer
 from worker import derivative, fault, jobs, log, originals, publish, scans
 from worker.db import Database, open_database
 from worker.errors import (
+    DependencyMissing,
     JobMoved,
     OutputBlocked,
     OutputFull,
@@ -63,6 +64,10 @@ def load_colorizer() -> Colorizer:
 def prepare() -> Bench:
     """Load and warm everything before the first claim."""
     settings = load()
+    try:
+        device.choose(settings.device)
+    except device.DeviceError as error:
+        raise DependencyMissing(str(error)) from error
     scans.set_up_libvips(threads=1)
     colorizer = load_colorizer()
     colorizer.warm()

@@ -1,0 +1,42 @@
+"""Choosing a device, with TensorFlow's own answers replaced: no test host can be assumed to have a GPU."""
+
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from model import device
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What TensorFlow was told; its GPUs are those in `gpus`."""
+    told: dict[str, Any] = {"gpus": [], "grow": []}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: told["gpus"])
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: told.update(visible=devices))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda gpu, on: told["grow"].append((gpu, on)))
+    return told
+
+
+def test_auto_without_a_gpu_is_the_cpu(asked: dict[str, Any]) -> None:
+    device.choose("auto")
+    assert asked == {"gpus": [], "grow": []}
+
+
+@pytest.mark.parametrize("kind", ["auto", "gpu"])
+def test_gpus_take_memory_as_needed(asked: dict[str, Any], kind: Any) -> None:
+    asked["gpus"] = ["gpu0", "gpu1"]
+    device.choose(kind)
+    assert asked["grow"] == [("gpu0", True), ("gpu1", True)]
+
+
+def test_cpu_hides_gpus(asked: dict[str, Any]) -> None:
+    asked["gpus"] = ["gpu0"]
+    device.choose("cpu")
+    assert asked["visible"] == []
+    assert asked["grow"] == []
+
+
+def test_gpu_where_there_is_none_is_an_error(asked: dict[str, Any]) -> None:
+    with pytest.raises(device.DeviceError, match="no GPU"):
+        device.choose("gpu")
