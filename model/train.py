@@ -3,9 +3,7 @@
 import dataclasses
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +20,17 @@ from model.encoder import load_encoder, published_weights
 from model.gan import LOSSES, Adversaries, Step
 from model.history import History
 from model.photos import Pack, draw, find_photos, pack_photos, split_holdout
+from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config
 from model.sheets import training_sheet
 from model.weights_file import WeightsFileError, read_weights, write_weights
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_EVERY_S = 180.0
 LOG_EVERY_STEPS = 25
-WARM_UP_STEPS = 100
 
 
 class TrainingError(RuntimeError):
     """Training cannot start or cannot go on; the message says why and what to do."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run is; handed to the caller every `LOG_EVERY_STEPS` steps, and while photos are decoded (`packing`)."""
-
-    phase: str
-    step: int
-    fraction: float
-    images_s: float
-    eta_s: float
-    losses: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,32 +43,6 @@ class TrainResult:
     photos: int
     dropped: dict[str, str]
     calibration: Calibration
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Run:
-    """The state of one run that is not arrays."""
-
-    output: Path
-    preset: Preset
-    seed: int
-    minutes: float | None
-    steps: int | None
-    step: int = 0
-    elapsed_s: float = 0.0
-    phase: int = 0
-    phase_step: int = 0
-
-    def fraction(self) -> float:
-        """Part of the budget that is used, 0..1; by steps where they are given, so that such runs repeat exactly."""
-        if self.steps is not None:
-            return min(1.0, self.step / max(1, self.steps))
-        return min(1.0, self.elapsed_s / (60 * (self.minutes or self.preset.minutes)))
-
-    def record(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        names = ("seed", "step", "elapsed_s", "phase", "phase_step")
-        return {name: getattr(self, name) for name in names} | {"preset": self.preset.name}
 
 
 def train(
@@ -128,11 +87,11 @@ def train(
     pack = _packed(photos, cache or output / "cache", recipe, sample, seed, progress)
     learned, held = split_holdout(pack, recipe.holdout_photos)
     keras.utils.set_random_seed(seed)
-    run = _Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps)
+    run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps)
     players = Adversaries(recipe)
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
-        _write_config(run, pack, len(learned), start)
+        write_config(run, pack, len(learned), start)
     History(output / "history.csv").rewind(run.step)
     batches = Batches(pack, learned, recipe.sampling, recipe.batch, seed)
     while run.phase < len(recipe.phases):
@@ -168,7 +127,7 @@ def _start(players: Adversaries, start: Path | None, start_discriminator: Path |
     players.reset_average()
 
 
-def _resume(run: _Run, players: Adversaries) -> bool:
+def _resume(run: Run, players: Adversaries) -> bool:
     found = load_checkpoint(run.output / "checkpoints")
     if found is None:
         return False
@@ -185,19 +144,7 @@ def _resume(run: _Run, players: Adversaries) -> bool:
     return True
 
 
-def _rate(phase: Phase, part: float, phase_step: int) -> float:
-    """Adam's rate: linear warm-up, constant, with `decays` a cosine to 0 over the last 60 %."""
-    rate = phase.rate * min(1.0, (phase_step + 1) / WARM_UP_STEPS) if phase.objective == "l1" else phase.rate
-    if phase.decays and part > 0.4:
-        rate *= 0.5 * (1 + np.cos(np.pi * (part - 0.4) / 0.6))
-    return float(rate)
-
-
-def _gan_weight(phase: Phase, part: float) -> float:
-    return min(1.0, part / phase.ramp) if phase.ramp > 0 else 1.0
-
-
-def _train_phase(run: _Run, players: Adversaries, batches: Batches, progress: Callable[[Progress], None]) -> None:
+def _train_phase(run: Run, players: Adversaries, batches: Batches, progress: Callable[[Progress], None]) -> None:
     phase = run.preset.phases[run.phase]
     begin = sum(p.share for p in run.preset.phases[: run.phase])
     if run.phase_step == 0 and run.phase > 0:
@@ -206,7 +153,7 @@ def _train_phase(run: _Run, players: Adversaries, batches: Batches, progress: Ca
     step = players.begin(phase)
     if moments is not None:
         players.restore(moments)
-    clock = _Clock(run)
+    clock = Clock(run)
     losses: list[tf.Tensor] = []
     for light, colour in batches.dataset(run.step, phase.size_px):
         part = min(1.0, (run.fraction() - begin) / phase.share)
@@ -229,31 +176,11 @@ def _train_phase(run: _Run, players: Adversaries, batches: Batches, progress: Ca
 
 
 def _one_step(step: Step, phase: Phase, part: float, phase_step: int, light: Any, colour: Any) -> tf.Tensor:
-    rate, gan_weight = _rate(phase, part, phase_step), _gan_weight(phase, part)
+    rate, gan_weight = rate_at(phase, part, phase_step), gan_weight_at(phase, part)
     return step(light, colour, tf.constant(rate, tf.float32), tf.constant(gan_weight, tf.float32))
 
 
-class _Clock:
-    """Training time over all resumes, and the speed since this process started."""
-
-    def __init__(self, run: _Run) -> None:
-        self._before_s, self._start_step = run.elapsed_s, run.step
-        self._start = self._saved = time.monotonic()
-
-    def elapsed_s(self) -> float:
-        return self._before_s + time.monotonic() - self._start
-
-    def images_s(self, run: _Run) -> float:
-        return (run.step - self._start_step) * run.preset.batch / max(1e-6, time.monotonic() - self._start)
-
-    def checkpoint_due(self) -> bool:
-        due = time.monotonic() - self._saved > CHECKPOINT_EVERY_S
-        if due:
-            self._saved = time.monotonic()
-        return due
-
-
-def _log(run: _Run, phase: Phase, losses: list[tf.Tensor], clock: _Clock) -> Progress:
+def _log(run: Run, phase: Phase, losses: list[tf.Tensor], clock: Clock) -> Progress:
     means = np.mean([loss.numpy() for loss in losses], axis=0)
     if not np.isfinite(means).all():
         raise TrainingError(
@@ -267,7 +194,7 @@ def _log(run: _Run, phase: Phase, losses: list[tf.Tensor], clock: _Clock) -> Pro
     return Progress(phase=phase.name, step=run.step, fraction=fraction, images_s=speed, eta_s=eta_s, losses=named)
 
 
-def _checkpoint(run: _Run, players: Adversaries, batches: Batches) -> None:
+def _checkpoint(run: Run, players: Adversaries, batches: Batches) -> None:
     save_checkpoint(run.output / "checkpoints", players.state(), run.record())
     folder = run.output / "samples"
     folder.mkdir(exist_ok=True)
@@ -277,29 +204,7 @@ def _checkpoint(run: _Run, players: Adversaries, batches: Batches) -> None:
     training_sheet(folder / f"step_{run.step:07d}.png", light[:8], ours, colour[:8])
 
 
-def _write_config(run: _Run, pack: Pack, learned: int, start: Path | None) -> None:
-    recipe = run.preset
-    record = {
-        "preset": dataclasses.asdict(recipe),
-        "lambda": recipe.l1_weight,
-        "adam": {"generator": recipe.phases[-1].rate, "discriminator": recipe.critic_rate, "beta_1": recipe.beta_1},
-        "seed": run.seed,
-        "minutes": run.minutes if run.steps is None else None,
-        "steps": run.steps,
-        "start": None if start is None else start.name,
-        "photos": {"learned": learned, "usable": len(pack), "dropped": len(pack.dropped)},
-        "sources": {name: int((pack.sources == i).sum()) for i, name in enumerate(pack.source_names)},
-        "packages": {name: package_version(name) for name in ("keras", "numpy", "opencv-python-headless")}
-        | {"tensorflow": tf.__version__},
-        "device": "gpu" if tf.config.list_physical_devices("GPU") else "cpu",
-    }
-    (run.output / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if pack.dropped:
-        lines = "".join(f"{name}\t{why}\n" for name, why in pack.dropped.items())
-        (run.output / "dropped.tsv").write_text(lines, encoding="utf-8", errors="surrogateescape")
-
-
-def _finish(run: _Run, players: Adversaries, pack: Pack, held: np.ndarray) -> TrainResult:
+def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray) -> TrainResult:
     players.take_average()
     weights = run.output / "generator.npz"
     write_weights(players.generator, weights)

@@ -91,9 +91,10 @@ def test_the_same_seed_starts_the_same_curve(photos, tmp_path):
 _CHILD = """
     import sys
     from pathlib import Path
+    import model.run
     import model.train
     from test_training import TINY
-    model.train.CHECKPOINT_EVERY_S = 0.0
+    model.run.CHECKPOINT_EVERY_S = 0.0
     model.train.train([Path(sys.argv[1])], Path(sys.argv[2]), preset=TINY, steps=100000, seed=2)
 """
 

@@ -1,0 +1,118 @@
+"""A training run besides its arrays: budget, clock, schedules, and the record it writes of itself."""
+
+import dataclasses
+import json
+import time
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from model.config import Phase, Preset
+from model.photos import Pack
+
+CHECKPOINT_EVERY_S = 180.0
+WARM_UP_STEPS = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is; handed to the caller every few steps, and while photos are decoded (`packing`)."""
+
+    phase: str
+    step: int
+    fraction: float
+    images_s: float
+    eta_s: float
+    losses: dict[str, float]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """The state of one run that is not arrays."""
+
+    output: Path
+    preset: Preset
+    seed: int
+    minutes: float | None
+    steps: int | None
+    step: int = 0
+    elapsed_s: float = 0.0
+    phase: int = 0
+    phase_step: int = 0
+
+    def fraction(self) -> float:
+        """Part of the budget that is used, 0..1; by steps where they are given, so that such runs repeat exactly."""
+        if self.steps is not None:
+            return min(1.0, self.step / max(1, self.steps))
+        return min(1.0, self.elapsed_s / (60 * (self.minutes or self.preset.minutes)))
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        names = ("seed", "step", "elapsed_s", "phase", "phase_step")
+        return {name: getattr(self, name) for name in names} | {"preset": self.preset.name}
+
+
+def rate_at(phase: Phase, part: float, phase_step: int) -> float:
+    """Adam's rate where `part` (0..1) of the phase is done.
+
+    Constant; L1 phases warm up linearly, and with `decays` a cosine goes to 0 over the last 60 %.
+    """
+    rate = phase.rate * min(1.0, (phase_step + 1) / WARM_UP_STEPS) if phase.objective == "l1" else phase.rate
+    if phase.decays and part > 0.4:
+        rate *= 0.5 * (1 + np.cos(np.pi * (part - 0.4) / 0.6))
+    return float(rate)
+
+
+def gan_weight_at(phase: Phase, part: float) -> float:
+    """Weight of the GAN term, rising from 0 to 1 over the phase's ramp; `part` 0..1 is how far the phase is."""
+    return min(1.0, part / phase.ramp) if phase.ramp > 0 else 1.0
+
+
+class Clock:
+    """Training time over all resumes, and the speed since this process started."""
+
+    def __init__(self, run: Run) -> None:
+        """Start the clock of a run that may have gone on before."""
+        self._before_s, self._start_step = run.elapsed_s, run.step
+        self._start = self._saved = time.monotonic()
+
+    def elapsed_s(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self._before_s + time.monotonic() - self._start
+
+    def images_s(self, run: Run) -> float:
+        """Pictures per second since the clock started."""
+        return (run.step - self._start_step) * run.preset.batch / max(1e-6, time.monotonic() - self._start)
+
+    def checkpoint_due(self) -> bool:
+        """Whether `CHECKPOINT_EVERY_S` have passed since this was last true."""
+        due = time.monotonic() - self._saved > CHECKPOINT_EVERY_S
+        if due:
+            self._saved = time.monotonic()
+        return due
+
+
+def write_config(run: Run, pack: Pack, learned: int, start: Path | None) -> None:
+    """Write the run's `config.json`, and `dropped.tsv` with the photos left out and why."""
+    recipe = run.preset
+    record = {
+        "preset": dataclasses.asdict(recipe),
+        "lambda": recipe.l1_weight,
+        "adam": {"generator": recipe.phases[-1].rate, "discriminator": recipe.critic_rate, "beta_1": recipe.beta_1},
+        "seed": run.seed,
+        "minutes": run.minutes if run.steps is None else None,
+        "steps": run.steps,
+        "start": None if start is None else start.name,
+        "photos": {"learned": learned, "usable": len(pack), "dropped": len(pack.dropped)},
+        "sources": {name: int((pack.sources == i).sum()) for i, name in enumerate(pack.source_names)},
+        "packages": {name: package_version(name) for name in ("keras", "numpy", "opencv-python-headless")}
+        | {"tensorflow": tf.__version__},
+        "device": "gpu" if tf.config.list_physical_devices("GPU") else "cpu",
+    }
+    (run.output / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if pack.dropped:
+        lines = "".join(f"{name}\t{why}\n" for name, why in pack.dropped.items())
+        (run.output / "dropped.tsv").write_text(lines, encoding="utf-8", errors="surrogateescape")
