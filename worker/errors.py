@@ -4,7 +4,7 @@ PhotochromError
 ├─ SetupError              a command cannot start
 │  ├─ UnknownSetting       RootMissing     RootsOverlap     OutputUnwritable   StateDirInUse
 │  ├─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
-    │  └─ PhotosUnusable       TrainingStopped
+│  └─ PhotosUnusable       TrainingStopped
 ├─ ScanError               about the bytes of one scan
 │  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
 │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined

@@ -5,14 +5,22 @@ Only entry points read settings; below them, values are passed.
 
 import difflib
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from worker.errors import UnknownSetting
 
@@ -24,6 +32,11 @@ SOCKET_PATH_MAX_BYTES = 100
 
 WatchMode = Literal["auto", "events", "scan"]
 OutputFormat = Literal["same", "tiff", "png", "jpeg"]
+
+
+def absolute(path: Path) -> Path:
+    """The path as every process finds it, whatever its current directory."""
+    return Path(os.path.abspath(path.expanduser()))
 
 
 class RootSettings(BaseModel):
@@ -38,10 +51,15 @@ class RootSettings(BaseModel):
     settle_s: float | None = Field(default=None, gt=0)
     priority: Literal["normal", "backlog"] = "normal"
 
+    @field_validator("path", "output")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return absolute(value)
+
     @property
     def key(self) -> str:
-        """The root's name in the database: its own, or its absolute path."""
-        return self.name or os.path.abspath(self.path)
+        """The root's name in the database: its own, or its absolute path, as text that every database takes."""
+        return self.name or os.fsencode(self.path).decode("utf-8", "backslashreplace")
 
 
 class Settings(BaseSettings):
@@ -85,7 +103,22 @@ class Settings(BaseSettings):
     @field_validator("state_dir", "inbox", "output")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return Path(os.path.abspath(value.expanduser()))
+        return absolute(value)
+
+    @field_validator("roots")
+    @classmethod
+    def _distinct(cls, roots: tuple[RootSettings, ...]) -> tuple[RootSettings, ...]:
+        keys = [root.key for root in roots]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"two of them are called {sorted(twice)[0]!r}; names and paths must differ")
+        return roots
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _renewed_in_time(cls, value: float, info: ValidationInfo) -> float:
+        if value >= info.data.get("lease_s", math.inf):
+            raise ValueError("it must be shorter than lease_s, or every claim is void before it is renewed")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -107,17 +140,18 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'photochrom.db'}"
+        file = str(self.state_dir / "photochrom.db").replace("%", "%25").replace("?", "%3F")
+        return self.database_url or f"sqlite:///{file}"
 
     @property
     def broker(self) -> str:
         """The broker URL in force."""
-        return self.broker_url or f"redis+socket://{broker_socket(self.state_dir)}?virtual_host=0"
+        return self.broker_url or f"redis+socket://{quote(bytes(broker_socket(self.state_dir)))}?virtual_host=0"
 
 
 def config_file() -> Path:
     """`$PHOTOCHROM_CONFIG`, else `photochrom.toml` in the current directory; need not exist."""
-    return Path(os.environ.get("PHOTOCHROM_CONFIG", "photochrom.toml"))
+    return Path(os.environ.get("PHOTOCHROM_CONFIG") or "photochrom.toml")
 
 
 def broker_socket(state_dir: Path) -> Path:
@@ -129,8 +163,9 @@ def broker_socket(state_dir: Path) -> Path:
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES:
         return path
     name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12]
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    return base / f"photochrom-{os.getuid()}-{name}" / "valkey.sock"
+    bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp")  # noqa: S108 - 0700 below, see broker
+    sockets = [Path(base) / f"photochrom-{os.getuid()}-{name}" / "valkey.sock" for base in bases if base]
+    return next((path for path in sockets if len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES), sockets[-1])
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -147,21 +182,25 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         return Settings(**{name: value for name, value in (overrides or {}).items() if value is not None})
     except ValidationError as error:
         raise UnknownSetting(_sentence(error)) from error
-    except ValueError as error:  # TOML that does not parse
+    except SettingsError as error:  # a list or table in the environment that is no JSON
+        raise UnknownSetting(f"The environment cannot be read: {error}. Correct the variable; it is JSON.") from error
+    except (ValueError, OSError) as error:  # TOML that does not parse
         raise UnknownSetting(f"{config_file()} cannot be read: {error}. Correct the file.") from error
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """Extra environment variables are not refused by pydantic-settings itself."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | NOT_SETTINGS
-    for name in environ:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            raise UnknownSetting(f"There is no setting {name}.{_nearest(name, known)} `photochrom config` lists all.")
+    known = {name.upper() for name in Settings.model_fields} | {name.removeprefix(PREFIX) for name in NOT_SETTINGS}
+    for variable in environ:
+        name = variable.upper().removeprefix(PREFIX)
+        if name != variable.upper() and name not in known:
+            advice = _nearest(name, known, PREFIX)
+            raise UnknownSetting(f"There is no setting {variable}.{advice} `photochrom config` lists all.")
 
 
-def _nearest(name: str, known: set[str] | frozenset[str]) -> str:
+def _nearest(name: str, known: set[str], prefix: str = "") -> str:
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {found[0]}?" if found else ""
+    return f" Did you mean {prefix}{found[0]}?" if found else ""
 
 
 def _sentence(error: ValidationError) -> str:
