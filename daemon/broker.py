@@ -26,8 +26,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from daemon.leash import leashed
-from daemon.roots import mount_of
 from worker.errors import BrokerUnavailable, DependencyMissing
+from worker.mounts import mount_of
 from worker.settings import Settings, broker_socket
 
 #: Celery's name of a scheme → the client's

@@ -10,6 +10,7 @@ from daemon import roots
 from daemon.broker import check_broker
 from worker.db import open_database, refuse_unmigrated
 from worker.errors import ExitCode, PhotochromError
+from worker.mounts import mount_of
 from worker.settings import Settings, broker_socket
 
 LOW_SPACE_BYTES = 2 << 30
@@ -50,7 +51,7 @@ def _folders(settings: Settings) -> list[Finding]:
             "folder", True, f"{root.path} → {root.output}, watched by {roots.watch_mode(root, mount)} ({mount.fs_type})"
         )
         for root in settings.watched
-        for mount in [roots.mount_of(root.path)]
+        for mount in [mount_of(root.path)]
     ]
 
 

@@ -1,15 +1,17 @@
 """What `photochrom up` tells the person in front of it: pure sentences, and a terminal with one rewritten line."""
 
 import contextlib
+import logging
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from daemon.roots import Mount, mount_of, watch_mode
+from daemon.roots import watch_mode
 from worker.errors import ExitCode
+from worker.mounts import Mount, mount_of
 from worker.overview import Overview
 from worker.settings import RootSettings, Settings
 
@@ -59,6 +61,26 @@ class Console:
         with contextlib.suppress(OSError, ValueError):
             self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
             self._out.flush()
+
+
+class _ConsoleHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.say(record.getMessage())
+
+
+@contextlib.contextmanager
+def logged_to(console: Console) -> Iterator[None]:
+    """Shows this process's own warnings on the console, above the progress line."""
+    handler = _ConsoleHandler(console)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def program() -> str:

@@ -4,7 +4,6 @@ Nothing is ever written into a source root here; an output folder is created whe
 """
 
 import os
-import re
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -13,51 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
+from worker.mounts import Mount, is_within, mount_of
 from worker.settings import RootSettings, Settings
 
-MOUNTINFO = Path("/proc/self/mountinfo")
-# fmt: off
-#: every change made anywhere passes through this kernel, so that inotify sees it
-EVENT_TYPES = frozenset({
-    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2", "ntfs", "ntfs3",
-    "overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs",
-})
-#: another machine can change or lock these behind this kernel's back
-NETWORK_TYPES = frozenset({
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fakeowner", "gfs", "gfs2", "glusterfs", "gpfs", "lustre",
-    "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs",
-    "vmhgfs",
-})
-# fmt: on
-#: FUSE types that are a local disk after all
-FUSE_LOCAL = frozenset({"fuseblk", "fuse.ntfs-3g", "fuse.exfat", "fuse.lxcfs"})
-
 Mode = Literal["events", "scan"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mount:
-    """The file system that a path lies on, as `/proc/self/mountinfo` has it (proc(5)); empty strings: unknown."""
-
-    point: str  # where it is mounted
-    source: str  # /dev/sda1, server:/export, //server/share
-    fs_type: str
-    device: str = ""  # "major:minor"
-    inner: str = "/"  # the directory inside the file system that is mounted at `point`: differs in bind mounts
-
-    @property
-    def is_network(self) -> bool:
-        """Whether another machine may write to it, and file locks are not to be trusted."""
-        fuse = self.fs_type.startswith("fuse") and self.fs_type not in FUSE_LOCAL
-        return fuse or self.fs_type in NETWORK_TYPES
-
-    @property
-    def has_events(self) -> bool:
-        """Whether inotify sees every change. A type that we do not know is not trusted."""
-        return self.fs_type in EVENT_TYPES
-
-
-UNKNOWN = Mount(point="/", source="", fs_type="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,34 +35,6 @@ class RootIdentity:
         anonymous = os.major(self.device) == 0 and os.major(other.device) == 0
         same_device = anonymous or self.device == other.device
         return same_device and (self.inode, self.source) == (other.inode, other.source)
-
-
-def parse_mounts(mountinfo: str) -> list[Mount]:
-    r"""The lines of `/proc/self/mountinfo`, in the kernel's order; blanks in paths are written there as `\040`."""
-    mounts = []
-    for line in mountinfo.splitlines():
-        head, separator, tail = line.partition(" - ")
-        fields, rest = head.split(), tail.split()
-        if not separator or len(fields) < 5 or len(rest) < 2:
-            continue
-        inner, point, fs_type, source = (_unescaped(text) for text in (fields[3], fields[4], rest[0], rest[1]))
-        mounts.append(Mount(point=point, source=source, fs_type=fs_type, device=fields[2], inner=inner))
-    return mounts
-
-
-def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
-    """The mount that `path` (which need not exist) lies on: the longest mount point above it, the last one of equals.
-
-    `mountinfo` is for tests; by default it is read from the kernel. Without it (macOS) the answer is `UNKNOWN`.
-    """
-    if mountinfo is None:
-        try:
-            mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
-        except OSError:
-            return UNKNOWN
-    real = os.path.realpath(path)
-    above = [mount for mount in parse_mounts(mountinfo) if _is_within(real, mount.point)]
-    return max(reversed(above), key=lambda mount: len(mount.point), default=UNKNOWN)
 
 
 def watch_mode(root: RootSettings, mount: Mount) -> Mode:
@@ -148,14 +78,6 @@ def check_roots(settings: Settings) -> None:
         raise fault
     for root in settings.watched:
         root.output.mkdir(exist_ok=True)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _source_fault(path: Path) -> SetupError | None:
@@ -207,14 +129,14 @@ def _overlaps(settings: Settings) -> Iterator[RootsOverlap]:
 def _lies_in(path: Path, folder: Path) -> bool:
     """Whether `path` is `folder` or below it, by real path, by device and inode, and through bind mounts."""
     real, real_folder = os.path.realpath(path), os.path.realpath(folder)
-    if _is_within(real, real_folder):
+    if is_within(real, real_folder):
         return True
     above = [level for level in (Path(real), *Path(real).parents) if level.exists()]
     if folder.exists() and any(level.samefile(folder) for level in above):
         return True
     device, inner = _place(real)
     folder_device, folder_inner = _place(real_folder)
-    return bool(device) and device == folder_device and _is_within(inner, folder_inner)
+    return bool(device) and device == folder_device and is_within(inner, folder_inner)
 
 
 def _place(real: str) -> tuple[str, str]:

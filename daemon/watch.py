@@ -22,6 +22,7 @@ from daemon.events import Hints
 from daemon.reconcile import Reconciler
 from worker import files
 from worker.db import Database, open_database, refuse_unmigrated
+from worker.mounts import mount_of
 from worker.queue import PRIORITY
 from worker.settings import RootSettings, Settings
 from worker.tables import RootState
@@ -80,7 +81,7 @@ class Watcher:
         self.watched = [self._watched(root) for root in settings.watched]
 
     def _watched(self, root: RootSettings) -> Watched:
-        mount = roots.mount_of(root.path)
+        mount = mount_of(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
         reconciler = Reconciler(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority])
         return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler)
@@ -134,7 +135,7 @@ class Watcher:
                 path=os.fsencode(root.settings.path),
                 output=os.fsencode(root.settings.output),
                 mode=root.mode,
-                fs_type=roots.mount_of(root.settings.path).fs_type,
+                fs_type=mount_of(root.settings.path).fs_type,
                 identity=dataclasses.asdict(identity),
                 watcher=self.name,
                 lease_s=ROOT_LEASE_S,

@@ -160,7 +160,7 @@ def train(
 
     A run that was stopped goes on where it was when the same command is given again.
     """
-    from model.train import Progress as Step
+    from model.run import Progress as Step
     from model.train import train as run
 
     with _model_errors(), _bar(TaskProgressColumn(), TextColumn("{task.fields[says]}")) as bar:

@@ -16,12 +16,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
 from worker.errors import DatabaseNewer, DatabaseUnusable
+from worker.mounts import mount_of
 
 BUSY_TIMEOUT_S: Final = 30
-#: file systems on which SQLite's locks and shared memory cannot be trusted
-NETWORK_FS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "vboxsf", "davfs"}
-)
 MIGRATIONS: Final = Path(__file__).resolve().parent.parent / "migrations"
 
 
@@ -122,10 +119,10 @@ def _sqlite(url: sa.URL) -> sa.Engine:
     path = Path(url.database or "")
     if url.database and url.database != ":memory:":
         path.parent.mkdir(parents=True, exist_ok=True)
-        fs_type = file_system_of(path.parent)
-        if fs_type in NETWORK_FS:
+        mount = mount_of(path.parent)
+        if mount.is_network:
             raise DatabaseUnusable(
-                f"{path} lies on a network file system ({fs_type}), where SQLite's locks do not hold. "
+                f"{path} lies on a network file system ({mount.fs_type}), where SQLite's locks do not hold. "
                 "Put state_dir on a local disk, or set database_url to a PostgreSQL server."
             )
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
@@ -144,22 +141,6 @@ def _sqlite(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
-
-
-def file_system_of(path: Path) -> str:
-    """The type of the file system a path lies on ("ext4", "nfs4", …); "" where the system does not say."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    real = str(path.resolve())
-    found, fs_type = "", ""
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        mount = left.split()[4].replace("\\040", " ")
-        if (real == mount or real.startswith(mount.rstrip("/") + "/")) and len(mount) >= len(found):
-            found, fs_type = mount, right.split()[0]
-    return fs_type
 
 
 def migrate(url: str) -> None:

@@ -12,8 +12,8 @@ import redis
 
 from daemon import broker
 from daemon.broker import EmbeddedBroker, check_broker
-from daemon.roots import Mount
 from worker.errors import BrokerUnavailable
+from worker.mounts import Mount
 from worker.settings import SOCKET_PATH_MAX_BYTES, Settings, broker_socket
 
 

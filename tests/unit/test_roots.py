@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from daemon import roots
-from daemon.roots import Mount, RootIdentity, check_roots, identity, mount_of, parse_mounts, root_faults, watch_mode
+from daemon.roots import RootIdentity, check_roots, identity, root_faults, watch_mode
+from worker import mounts
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap
+from worker.mounts import Mount, mount_of, parse_mounts
 from worker.settings import RootSettings, Settings
 
 MOUNTINFO = r"""
@@ -54,7 +56,7 @@ def test_every_readable_line_is_a_mount() -> None:
 
 
 def test_the_kernels_own_table_is_read() -> None:
-    assert mount_of(Path(__file__)).fs_type or not roots.MOUNTINFO.exists()
+    assert mount_of(Path(__file__)).fs_type or not mounts.MOUNTINFO.exists()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_neighbours_with_a_common_beginning_are_fine(tmp_path: Path) -> None:
 
 def test_a_bind_mount_of_a_part_is_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mountinfo").write_text(MOUNTINFO)
-    monkeypatch.setattr(roots, "MOUNTINFO", tmp_path / "mountinfo")
+    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
     assert roots._lies_in(Path("/srv/bind/box"), Path("/data/scans"))
     assert roots._lies_in(Path("/data/scans/box"), Path("/srv/bind"))
     assert not roots._lies_in(Path("/data/other"), Path("/srv/bind"))

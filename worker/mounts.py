@@ -1,0 +1,85 @@
+"""File systems: what a path lies on, and whether other machines can write there behind this kernel's back."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+# fmt: off
+#: every change made anywhere passes through this kernel, so that inotify sees it
+EVENT_TYPES = frozenset({
+    "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2", "ntfs", "ntfs3",
+    "overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs",
+})
+#: another machine can change or lock these behind this kernel's back
+NETWORK_TYPES = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fakeowner", "gfs", "gfs2", "glusterfs", "gpfs", "lustre",
+    "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs",
+    "vmhgfs",
+})
+# fmt: on
+#: FUSE types that are a local disk after all
+FUSE_LOCAL = frozenset({"fuseblk", "fuse.ntfs-3g", "fuse.exfat", "fuse.lxcfs"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """The file system that a path lies on, as `/proc/self/mountinfo` has it (proc(5)); empty strings: unknown."""
+
+    point: str  # where it is mounted
+    source: str  # /dev/sda1, server:/export, //server/share
+    fs_type: str
+    device: str = ""  # "major:minor"
+    inner: str = "/"  # the directory inside the file system that is mounted at `point`: differs in bind mounts
+
+    @property
+    def is_network(self) -> bool:
+        """Whether another machine may write to it, and file locks are not to be trusted."""
+        fuse = self.fs_type.startswith("fuse") and self.fs_type not in FUSE_LOCAL
+        return fuse or self.fs_type in NETWORK_TYPES
+
+    @property
+    def has_events(self) -> bool:
+        """Whether inotify sees every change. A type that we do not know is not trusted."""
+        return self.fs_type in EVENT_TYPES
+
+
+UNKNOWN = Mount(point="/", source="", fs_type="")
+
+
+def parse_mounts(mountinfo: str) -> list[Mount]:
+    r"""The lines of `/proc/self/mountinfo`, in the kernel's order; blanks in paths are written there as `\040`."""
+    mounts = []
+    for line in mountinfo.splitlines():
+        head, separator, tail = line.partition(" - ")
+        fields, rest = head.split(), tail.split()
+        if not separator or len(fields) < 5 or len(rest) < 2:
+            continue
+        inner, point, fs_type, source = (_unescaped(text) for text in (fields[3], fields[4], rest[0], rest[1]))
+        mounts.append(Mount(point=point, source=source, fs_type=fs_type, device=fields[2], inner=inner))
+    return mounts
+
+
+def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
+    """The mount that `path` (which need not exist) lies on: the longest mount point above it, the last one of equals.
+
+    `mountinfo` is for tests; by default it is read from the kernel. Without it (macOS) the answer is `UNKNOWN`.
+    """
+    if mountinfo is None:
+        try:
+            mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
+        except OSError:
+            return UNKNOWN
+    real = os.path.realpath(path)
+    above = [mount for mount in parse_mounts(mountinfo) if is_within(real, mount.point)]
+    return max(reversed(above), key=lambda mount: len(mount.point), default=UNKNOWN)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a real path is a folder or below it, by name alone."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
