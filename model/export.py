@@ -22,23 +22,20 @@ def export_run(output: Path, directory: Path, *, name: str, notes: dict[str, Any
     path = output / "config.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        recipe, calibration = record["preset"], record["calibration"]
+        recipe, calibration, saturation = record["preset"], record["calibration"], record["saturation"]
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{output} holds no finished training run; let `photochrom train` end first.") from error
     discriminator = output / "discriminator.npz"
     kept = ("lambda", "adam", "seed", "minutes", "steps", "start", "photos", "packages", "device", "trained_steps")
     training = {key: record[key] for key in (*kept, "trained_s") if key in record}
-    config = {
-        "architecture": recipe["architecture"],
-        "serve_size_px": recipe["serve_size_px"],
-        "flip_average": True,
+    config = {field: record[field] for field in ("architecture", "serve_size_px", "flip_average")} | {
         "training": {"preset": recipe, "calibration": calibration} | training | (notes or {}),
     }
     return publish_version(
         output / "generator.npz",
         directory,
         name=name,
-        saturation=round(calibration["saturation"], 3),
+        saturation=saturation,
         config=config,
         discriminator=discriminator if discriminator.exists() else None,
     )

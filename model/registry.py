@@ -5,16 +5,17 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from model.config import ConfigError, architecture_from
-from model.networks import build_generator
-from model.weights_file import WeightsFileError, read_weights
+
+if TYPE_CHECKING:
+    import keras
 
 #: the versions that come with the product; the file CURRENT names the one that serves
 SHIPPED = Path(__file__).parent / "weights"
+#: of a version's folder; a folder of a newer format is refused, never half understood
+FORMAT = 1
 
 
 class WeightsError(ValueError):
@@ -49,6 +50,7 @@ def open_version(directory: Path) -> Version:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        _refuse_newer(path, config)
         version = Version(
             name=str(config["name"]),
             directory=directory,
@@ -57,11 +59,22 @@ def open_version(directory: Path) -> Version:
             saturation=float(config["saturation"]),
             config=config,
         )
+    except WeightsError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} does not describe a version ({error!r}); install the weights again.") from error
     if version.serve_size_px < 32 or version.serve_size_px % 32 or not 0 < version.saturation < 4:
         raise WeightsError(f"{path} has a serving size or saturation that no net can serve; install the weights again.")
     return version
+
+
+def _refuse_newer(path: Path, config: dict[str, Any]) -> None:
+    found = config.get("format", 1)
+    if not isinstance(found, int) or found > FORMAT:
+        raise WeightsError(
+            f"{path} describes a version of format {found}; this program reads up to {FORMAT}. "
+            "Upgrade Photochrom on this host, or promote an older version."
+        )
 
 
 def shipped() -> Version:
@@ -83,12 +96,15 @@ def weights_path(version: Version) -> Path:
     return version.directory / str(version.config["weights"].get("file", "generator.npz"))
 
 
-def load_generator(version: Version) -> keras.Model:
+def load_generator(version: Version) -> "keras.Model":
     """Check the sha256 of the version's weights, build the net and fill it.
 
     Raises:
         WeightsError: the file is missing, not the one recorded, or does not fit the recorded architecture.
     """
+    from model.networks import build_generator  # only here: listing versions needs no TensorFlow
+    from model.weights_file import WeightsFileError, read_weights
+
     path = weights_path(version)
     try:
         digest = sha256_of(path)
@@ -114,7 +130,14 @@ def sha256_of(path: Path) -> str:
 
 
 def publish_version(
-    source: Path, directory: Path, *, name: str, saturation: float, config: dict[str, Any], discriminator: Path | None
+    source: Path,
+    directory: Path,
+    *,
+    name: str,
+    saturation: float,
+    config: dict[str, Any],
+    discriminator: Path | None,
+    card: str = "",
 ) -> Version:
     """Make a version's folder from weights that training left behind; the folder appears complete or not at all.
 
@@ -125,6 +148,7 @@ def publish_version(
         saturation: as calibrated on the hold-out.
         config: further fields of the record: `architecture`, `serve_size_px`, `flip_average`, `training`.
         discriminator: the discriminator's npz for a later warm start, or None.
+        card: what to write into its CARD.md, for people; nothing for no card.
 
     Raises:
         WeightsError: the folder exists already, or the weights do not load.
@@ -133,7 +157,9 @@ def publish_version(
         raise WeightsError(f"{directory} exists already; a version is never changed, choose another name.")
     partial = directory.with_name(f".{directory.name}.partial")
     try:
-        _fill(partial, source, {"name": name, "saturation": saturation} | config, discriminator)
+        _fill(partial, source, {"format": FORMAT, "name": name, "saturation": saturation} | config, discriminator)
+        if card:
+            (partial / "CARD.md").write_text(card, encoding="utf-8")
         load_generator(open_version(partial))
         partial.rename(directory)
     finally:

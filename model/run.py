@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from model.calibrate import Calibration
 from model.config import Phase, Preset
 from model.photos import Pack
+from model.registry import sha256_of
 
 CHECKPOINT_EVERY_S = 180.0
 WARM_UP_STEPS = 100
@@ -116,3 +118,21 @@ def write_config(run: Run, pack: Pack, learned: int, start: Path | None) -> None
     if pack.dropped:
         lines = "".join(f"{name}\t{why}\n" for name, why in pack.dropped.items())
         (run.output / "dropped.tsv").write_text(lines, encoding="utf-8", errors="surrogateescape")
+
+
+def write_version(run: Run, calibration: Calibration) -> None:
+    """Add to a finished run's `config.json` what makes its folder a version that can serve."""
+    path = run.output / "config.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record |= {
+        "name": run.output.resolve().name,
+        "architecture": dataclasses.asdict(run.preset.architecture),
+        "weights": {"file": "generator.npz", "sha256": sha256_of(run.output / "generator.npz"), "dtype": "float16"},
+        "serve_size_px": run.preset.serve_size_px,
+        "flip_average": True,
+        "saturation": round(calibration.saturation, 3),
+        "calibration": dataclasses.asdict(calibration),
+        "trained_steps": run.step,
+        "trained_s": round(run.elapsed_s, 1),
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

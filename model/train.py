@@ -1,7 +1,6 @@
 """Training from a folder of colour photos to weights that can serve: phases, resume, sample grids, export."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from model.encoder import load_encoder, published_weights
 from model.gan import LOSSES, Adversaries, Step
 from model.history import History
 from model.photos import Pack, draw, find_photos, pack_photos, split_holdout
-from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config
+from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config, write_version
 from model.sheets import training_sheet
 from model.weights_file import WeightsFileError, read_weights, write_weights
 
@@ -210,10 +209,7 @@ def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray) -> Tra
     write_weights(players.generator, weights)
     write_weights(players.discriminator, run.output / "discriminator.npz")
     result = calibrate(players.generator, pack, held, run.preset)
-    path = run.output / "config.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record |= {"calibration": dataclasses.asdict(result), "trained_steps": run.step, "trained_s": run.elapsed_s}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_version(run, result)
     return TrainResult(
         output=run.output, weights=weights, steps=run.step, photos=len(pack), dropped=pack.dropped, calibration=result
     )

@@ -16,8 +16,11 @@ import pytest
 from skimage import data
 
 from model.checkpoints import load_checkpoint
+from model.colorizer import Colorizer
 from model.config import Architecture, Phase, Preset, Sampling
+from model.export import export_run
 from model.photos import PhotosError
+from model.registry import open_version
 from model.train import TrainingError, train
 
 TINY = Preset(
@@ -75,6 +78,12 @@ def test_a_short_run_learns_and_leaves_everything_behind(photos, tmp_path):
     assert record["calibration"]["photos"] == result.calibration.photos == 4
     assert 1.0 <= result.calibration.saturation <= 1.8
     assert list((tmp_path / "samples").glob("*.png"))
+    version = open_version(tmp_path)  # the run's folder can be judged and served as it is
+    exported = export_run(tmp_path, tmp_path / "versions" / "v1", name="v1", notes={"why": "a test"})
+    light = np.random.default_rng(0).uniform(0, 100, (90, 70)).astype(np.float32)
+    colours = [Colorizer(served).chroma(light) for served in (version, exported)]
+    np.testing.assert_array_equal(*colours)
+    assert exported.config["training"]["why"] == "a test" and (exported.directory / "discriminator.npz").exists()
     assert seen[0].phase == "l1" and 0 < seen[-1].fraction <= 1
     again = train([photos], tmp_path, preset=TINY, steps=250, seed=1)  # nothing is left to do
     assert again.steps == 250 and len(history(tmp_path)) == len(rows)
