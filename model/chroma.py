@@ -7,7 +7,8 @@ again, has the net's chroma: the residual correction that a plain guided filter 
 `tests/bench/bench_imaging.py` compares it with nearest, bilinear, bicubic, guided and guided + residual.
 """
 
-from typing import Final
+import dataclasses
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -19,6 +20,9 @@ Floats = npt.NDArray[np.float32]
 RADIUS: Final = 1
 #: variance of L* (in L*²) below which chroma is taken to be independent of lightness
 SMOOTHNESS: Final = 30.0
+#: larger matrix products wake OpenBLAS' threads, which only get in the way of those that colour strips
+_SINGLE_THREAD_PRODUCT = 200_000
+_BLOCK_COLUMNS = 256
 _CUBIC_SHARPNESS = -0.75  # OpenCV's bicubic, so that rows and columns are interpolated alike
 
 
@@ -42,9 +46,10 @@ class ChromaUpsampler:
         coarse = cv2.resize(chroma, cells, interpolation=cv2.INTER_AREA).reshape(cells[1], cells[0], 2)
         coarse_light = cv2.resize(light, cells, interpolation=cv2.INTER_AREA).reshape(cells[1], cells[0])
         slope = _slope(coarse_light, coarse)
-        #: planes for bicubic (a, b, L) and for bilinear interpolation (slope of a, slope of b), `[h, n·w]`
-        self._smooth = np.concatenate([coarse[..., 0], coarse[..., 1], coarse_light], axis=1)
-        self._slopes = np.concatenate([slope[..., 0], slope[..., 1]], axis=1)
+        #: planes for bicubic (a, b, L) and for bilinear interpolation (slope of a, slope of b), `[h, n, w]`
+        self._smooth = np.stack([coarse[..., 0], coarse[..., 1], coarse_light], axis=1)
+        self._slopes = np.stack([slope[..., 0], slope[..., 1]], axis=1)
+        self._columns = _column_blocks(width, cells[0])
 
     def rows(self, top: int, light: Floats) -> tuple[Floats, Floats]:
         """a* and b* of the rows from `top` on.
@@ -57,20 +62,75 @@ class ChromaUpsampler:
             a* and b*, `[rows, width]` float32 each; not yet compressed to any gamut.
         """
         count, cells = light.shape[0], self._smooth.shape[0]
-        a, b, base = self._widen(_cubic_weights(top, count, self._height, cells) @ self._smooth, 3, cv2.INTER_CUBIC)
-        slope_a, slope_b = self._widen(
-            _linear_weights(top, count, self._height, cells) @ self._slopes, 2, cv2.INTER_LINEAR
-        )
+        cubic = _cubic_weights(top, count, self._height, cells)
+        linear = _linear_weights(top, count, self._height, cells)
+        a, b, base = self._widen(_between(cubic, self._smooth), "cubic")
+        slope_a, slope_b = self._widen(_between(linear, self._slopes), "linear")
         detail = light - base
-        return a + slope_a * detail, b + slope_b * detail
+        slope_a *= detail
+        slope_b *= detail
+        a += slope_a
+        b += slope_b
+        return a, b
 
-    def _widen(self, planes: Floats, number: int, interpolation: int) -> list[Floats]:
-        """`[rows, number · w]` -> planes `[rows, width]`."""
-        size = (self._width, planes.shape[0])
-        return [
-            cv2.resize(np.ascontiguousarray(plane), size, interpolation=interpolation).reshape(size[1], size[0])
-            for plane in np.split(planes, number, axis=1)
-        ]
+    def _widen(self, planes: Floats, weights: Literal["cubic", "linear"]) -> Floats:
+        """`[rows, n, w]` -> `[n, rows, width]`, block by block of columns."""
+        rows, number, cells = planes.shape
+        stacked = np.ascontiguousarray(planes.transpose(1, 0, 2)).reshape(number * rows, cells)
+        wide = np.empty((number * rows, self._width), np.float32)
+        for block in self._columns:
+            wide[:, block.columns] = _product(stacked[:, block.cells], getattr(block, weights))
+        return wide.reshape(number, rows, self._width)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ColumnBlock:
+    """Some of the picture's columns and the few cells they are interpolated from."""
+
+    columns: slice
+    cells: slice
+    cubic: Floats  # [cells, columns]
+    linear: Floats
+
+
+def _column_blocks(width: int, cells: int) -> list[_ColumnBlock]:
+    """All columns, in blocks of at most eight cells.
+
+    A product with a matrix of weights is quicker than `cv2.resize`, which interpolates between rows as well.
+    """
+    step = min(max(1, round(8 * width / cells)), _BLOCK_COLUMNS)
+    blocks = []
+    for left in range(0, width, step):
+        count = min(step, width - left)
+        first = max(int((left + 0.5) * cells / width - 0.5) - 2, 0)
+        last = min(int((left + count) * cells / width) + 3, cells)
+        near = slice(first, last)
+        cubic, linear = (
+            np.ascontiguousarray(make(left, count, width, cells)[:, near].T)
+            for make in (_cubic_weights, _linear_weights)
+        )
+        blocks.append(_ColumnBlock(slice(left, left + count), near, cubic, linear))
+    return blocks
+
+
+def _between(weights: Floats, planes: Floats) -> Floats:
+    """Rows of weights `[rows, h]` applied to `[h, n, w]` -> `[rows, n, w]`; most weights of a strip are 0."""
+    near = np.flatnonzero(weights.any(axis=0))
+    some = slice(int(near[0]), int(near[-1]) + 1)
+    mixed = _product(np.ascontiguousarray(weights[:, some]), planes[some].reshape(some.stop - some.start, -1))
+    return mixed.reshape(len(weights), *planes.shape[1:])
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """`left @ right` in pieces too small to wake OpenBLAS' threads."""
+    columns = max(1, min(right.shape[1], _SINGLE_THREAD_PRODUCT // right.shape[0]))
+    rows = max(1, _SINGLE_THREAD_PRODUCT // (right.shape[0] * columns))
+    out = np.empty((left.shape[0], right.shape[1]), np.float32)
+    for top in range(0, len(out), rows):
+        for first in range(0, right.shape[1], columns):
+            part = (slice(top, top + rows), slice(first, first + columns))
+            out[part] = left[part[0]] @ right[:, part[1]]
+    return out
 
 
 def _slope(light: Floats, chroma: Floats) -> Floats:
@@ -94,7 +154,7 @@ def _slope(light: Floats, chroma: Floats) -> Floats:
 
 
 def _positions(top: int, count: int, height: int, cells: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Each row's place among the cells (pixel centres): the cell before it and the fraction beyond."""
+    """Each row's (or column's) place among the cells (pixel centres): the cell before it and the fraction beyond."""
     place = (np.arange(top, top + count) + 0.5) * (cells / height) - 0.5
     before = np.floor(place)
     return before.astype(np.int64), place - before
