@@ -1,5 +1,6 @@
 """One root's files against the record: what is new, touched, gone or settled. Only differences are written."""
 
+import contextlib
 import logging
 import os
 import time
@@ -54,7 +55,9 @@ class Reconciler:
         return True
 
     def look_at(self, directory: bytes, *, deep: bool) -> None:
-        """Follow a hint."""
+        """Follow a hint, unless it is about a directory whose name says that no scans are in it."""
+        if scan.ignored_path(directory):
+            return
         for listing in scan.walk(self.path, directory) if deep else [scan.list_directory(self.path, directory)]:
             self.reconcile(listing)
 
@@ -93,9 +96,7 @@ class Reconciler:
     def _note_missing_directories(self) -> None:
         with self.database.reading() as session:
             missing = [
-                directory
-                for directory in files.directories(session, self.name)
-                if not os.path.isdir(os.path.join(self.path, directory))
+                directory for directory in files.directories(session, self.name) if scan.is_gone(self.path, directory)
             ]
         for directory in missing:
             self.reconcile(scan.Listing(directory))
@@ -105,8 +106,8 @@ class Reconciler:
         with self.database.reading() as session:
             missed = jobs.missed(session, self.name)
         back = [job.id for job in missed if os.path.isfile(os.path.join(self.path, job.path))]
-        for job_id in back:
-            with self.database.writing() as session:
+        for job_id in back:  # unless an operator was quicker
+            with contextlib.suppress(JobMoved), self.database.writing() as session:
                 jobs.retry(session, job_id, note="the file came back")
 
     def take_settled(self) -> None:

@@ -71,6 +71,8 @@ def list_directory(root: bytes, directory: bytes) -> Listing:
     A directory that is gone is complete and empty.
     """
     listing = Listing(directory)
+    if _by_link(root, directory):
+        return listing
     try:
         with os.scandir(os.path.join(root, directory)) as entries:
             for entry in entries:
@@ -81,6 +83,23 @@ def list_directory(root: bytes, directory: bytes) -> Listing:
     except OSError as error:
         listing.complete, listing.error = False, error.strerror or str(error)
     return listing
+
+
+def is_gone(root: bytes, directory: bytes) -> bool:
+    """Whether there is certainly no such directory below a root; False while it only cannot be looked at."""
+    try:
+        status = os.stat(os.path.join(root, directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return not stat.S_ISDIR(status.st_mode) or _by_link(root, directory)
+
+
+def _by_link(root: bytes, directory: bytes) -> bool:
+    """Whether a link lies on the way from the root (which may be reached by one) to a directory below it."""
+    straight = os.path.join(os.path.realpath(root), directory) if directory else os.path.realpath(root)
+    return os.path.realpath(os.path.join(root, directory)) != straight
 
 
 def _note(listing: Listing, entry: os.DirEntry[bytes]) -> None:

@@ -2,12 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Final
 
 from worker.files import Stamp
-
-#: stamps are looked at this often at least, so that a change between two looks is not overlooked for long
-LOOK_AGAIN_S: Final = 0.5
 
 
 @dataclasses.dataclass
