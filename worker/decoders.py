@@ -78,12 +78,19 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
             count = min(rows, header.height - top)
             block = region.fetch(0, top, header.width, count)
             codes = np.frombuffer(block, _FORMATS[image.format])
-            shape = (count, header.width, image.bands)
-            yield codes.reshape(shape[:2] if image.bands == 1 else shape)
+            yield _colour_only(codes.reshape(count, header.width, image.bands))
     except pyvips.Error as error:
         raise _named(error, header) from error
     finally:
         os.close(own)
+
+
+def _colour_only(codes: Codes) -> Codes:
+    """Gray `[rows, W]` or RGB `[rows, W, 3]` without an alpha channel that hides nothing; raises where it does."""
+    bands = codes.shape[2]
+    if bands in (2, 4) and (codes[..., -1] != np.iinfo(codes.dtype).max).any():
+        raise ScanUnsupported("The picture has transparent parts: flatten it onto the colour that belongs behind them.")
+    return codes[..., 0] if bands < 3 else np.ascontiguousarray(codes[..., :3])
 
 
 def _open(descriptor: int, header: Header) -> Any:
@@ -94,7 +101,8 @@ def _open(descriptor: int, header: Header) -> Any:
 
 def _compare(image: Any, header: Header) -> None:
     """Refuse what libvips read differently from what the header says."""
-    if (image.width, image.height) != (header.width, header.height) or image.format not in _FORMATS:
+    same_size = (image.width, image.height) == (header.width, header.height)
+    if not same_size or image.format not in _FORMATS or image.bands > 4:
         raise ScanUnsupported(
             f"The {header.kind.upper()} says {header.width} × {header.height} px of {header.bit_depth} bits and "
             f"decodes to {image.width} × {image.height} px ({image.format}): convert it to a plain TIFF."

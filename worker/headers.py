@@ -72,6 +72,11 @@ class Header:
     xmp: bytes | None = None
     iptc: bytes | None = None  # IIM records
 
+    @property
+    def gray(self) -> bool:
+        """One tone per pixel, besides alpha."""
+        return self.photometric in ("minisblack", "miniswhite")
+
 
 def sniff(read: Read) -> str:
     """The kind of the file.

@@ -128,7 +128,7 @@ def _opened(descriptor: int, owned: bool, trc: str, max_pixels: int, force: bool
     size = os.fstat(descriptor).st_size
     header = read_header(reader(descriptor, size), size, page)
     _refuse(header, max_pixels)
-    warnings: list[str] = []
+    warnings = ["an alpha channel that hides nothing was left out"] if header.extra else []
     tone = _tone(header, trc, warnings)
     small, histogram = survey(decode(descriptor, header, STRIP_ROWS), header, tone)
     input_class = classify(small, histogram)
@@ -204,8 +204,8 @@ def _refusal(header: Header) -> str | None:
         (photometric not in ("minisblack", "miniswhite", "rgb", "ycbcr"), f"is {photometric}: {convert}"),
         (header.sample_format != "uint", f"holds {header.sample_format} samples: {convert}"),
         (depth not in (8, 16), f"has {depth} bits per channel: {convert}"),
-        (header.extra > 0, f"has transparency or extra channels: flatten it and {convert}"),
-        (header.channels not in (1, 3), f"has {header.channels} channels: {convert}"),
+        (header.extra > 1, f"has {header.extra} extra channels: flatten it and {convert}"),
+        (header.channels not in (1, 2, 3, 4), f"has {header.channels} channels: {convert}"),
         (header.compression not in ("none", "lzw", "deflate", "packbits", "jpeg"),
          f"is compressed by {header.compression}: save it with LZW, Deflate or none"),
         (header.planar and header.tiled, "stores its channels apart in tiles: save it with interleaved channels"),
@@ -225,7 +225,7 @@ def _refuse_class(input_class: InputClass) -> None:
 
 
 def _tone(header: Header, trc: str, warnings: list[str]) -> profiles.Tone:
-    gray = header.channels == 1
+    gray = header.gray
     depth = 16 if header.bit_depth > 8 else 8
     if header.icc:
         try:

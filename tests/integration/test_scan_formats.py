@@ -300,6 +300,22 @@ def test_the_pixel_cap_comes_before_any_decoding(tmp_path: Path) -> None:
         scans.open_scan(path, max_pixels=1000)
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_alpha_that_hides_nothing_is_left_out(tmp_path: Path, colour: bool) -> None:
+    picture = _picture(8)
+    stack = [picture] * (3 if colour else 1)
+    path = tmp_path / "a.png"
+    Image.fromarray(np.dstack([*stack, np.full_like(picture, 255)]), "RGBA" if colour else "LA").save(path)
+    np.testing.assert_allclose(_light(path), _srgb_lightness(picture), atol=2e-3)
+    with scans.open_scan(path) as scan:
+        assert "alpha" in scan.warnings[0]
+    alpha = np.full_like(picture, 255)
+    alpha[3, 4] = 254
+    Image.fromarray(np.dstack([*stack, alpha]), "RGBA" if colour else "LA").save(path)
+    with pytest.raises(ScanError, match="transparent"):
+        scans.open_scan(path)
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_blank_page_is_skipped(tmp_path: Path, value: int) -> None:
     path = tmp_path / "a.tif"
