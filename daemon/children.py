@@ -63,9 +63,9 @@ class Child:
         log: Path,
         environ: Mapping[str, str],
         boot_variable: str = "",
-        on_death: Callable[[str], None] = lambda boot: None,
+        on_end: Callable[[str, bool], None] = lambda boot, asked: None,
     ) -> None:
-        """`boot_variable` hands the boot name down; `on_death` gets that of a child that ended, however it did."""
+        """`boot_variable` hands the boot name down; `on_end` gets it when the child ended, and whether we had asked."""
         self.name = name
         self.boot = ""
         self.status: int | None = None
@@ -73,7 +73,8 @@ class Child:
         self._log = log
         self._environ = environ
         self._boot_variable = boot_variable
-        self._on_death = on_death
+        self._on_end = on_end
+        self._asked = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,7 +85,7 @@ class Child:
     def start(self) -> None:
         """Starts it with a fresh boot name; its output is appended to the log."""
         self.boot = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.status = None
+        self.status, self._asked = None, False
         own = {self._boot_variable: self.boot} if self._boot_variable else {}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -108,11 +109,12 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         self.status = self._process.wait()
         self._process = None
-        self._on_death(self.boot)
+        self._on_end(self.boot, self._asked)
         return f"was ended by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
 
     def terminate(self) -> None:
         """Asks its first process to end. That one ends its own: a worker lets them finish what they have in hand."""
+        self._asked = True
         if self._process is not None:
             self._process.terminate()
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from daemon import progress
@@ -26,8 +27,9 @@ from daemon.roots import check_roots
 from daemon.supervisor import Stops, Supervisor
 from worker import jobs, overview
 from worker.db import Database, migrate, open_database
-from worker.errors import ExitCode, OutputUnwritable, StateDirInUse
+from worker.errors import ExitCode, JobMoved, OutputUnwritable, StateDirInUse
 from worker.settings import PREFIX, RootSettings, Settings
+from worker.tables import Job, JobState
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def up(settings: Settings, *, drain: bool, out: TextIO) -> ExitCode:
     """
     check_roots(settings)
     console = progress.Console(out)
-    with state_directory(settings.state_dir), Stops() as stops:
+    with state_directory(settings.state_dir), Stops() as stops, progress.logged_to(console):
         migrate(settings.database)
         with _opened(settings) as database, _broker(settings) as brokers:
             console.say(progress.banner(settings, os.getpid(), drain=drain))
@@ -204,22 +206,26 @@ def _children(settings: Settings, database: Database) -> list[Child]:
         command = [sys.executable, "-m", "daemon.cli", verb]
         return Child(verb, command, log=logs / f"{verb}.log", environ=handed, **more)
 
-    release = _Release(settings, database)
-    return [child("watch"), child("worker", boot_variable=WORKER_NAME, on_death=release), child("beat")]
+    give_back = _GiveBack(settings, database)
+    return [child("watch"), child("worker", boot_variable=WORKER_NAME, on_end=give_back), child("beat")]
 
 
-class _Release:
-    """Gives a dead worker's jobs back at once; if that fails, the lease sweep does it when the leases run out."""
+class _GiveBack:
+    """Puts back into the queue what an ended worker still held; if that fails, the lease sweep does it in time."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._strikes = jobs.Strikes(
-            failures=settings.max_failures, lost=settings.max_lost, retry_s=settings.retry_s, wait_s=settings.wait_s
-        )
+        self._strikes = jobs.strikes(settings)
         self._database = database
 
-    def __call__(self, boot: str) -> None:
+    def __call__(self, boot: str, asked: bool) -> None:
+        """A death is a strike against the job, which may have been its cause; being stopped by us is none."""
         try:
             with self._database.writing() as session:
-                jobs.expire(session, self._strikes, worker=boot)
-        except SQLAlchemyError as error:
-            logger.warning("The dead worker's jobs are taken back when their leases run out: %s", error)
+                if not asked:
+                    jobs.expire(session, self._strikes, worker=boot)
+                    return
+                held = sa.select(Job).where(Job.state == JobState.RUNNING, Job.worker.startswith(boot, autoescape=True))
+                for job in session.scalars(held).all():
+                    jobs.release(session, job, "Photochrom was stopped while it worked on this scan.")
+        except (SQLAlchemyError, JobMoved) as error:
+            logger.warning("The worker's jobs are taken back when their leases run out: %s", error)

@@ -21,7 +21,7 @@ from daemon.supervisor import Stops, Supervisor
 
 folder, command = Path(sys.argv[1]), sys.argv[2]
 child = Child("worker", ["sh", "-c", command], log=folder / "worker.log", environ=os.environ,
-              on_death=lambda boot: print("released", boot, flush=True))
+              on_end=lambda boot, asked: print("ended", boot, asked, flush=True))
 with Stops() as stops:
     supervisor = Supervisor(Console(sys.stdout), folder, started=[], to_start=[child])
     code = supervisor.run(stops, lambda: None)
@@ -123,7 +123,9 @@ def test_dead_child_is_restarted_and_its_group_is_gone(tmp_path: Path) -> None:
     assert "The worker was ended by signal 9; it is started again in 1 s.\n" in output
     assert "The worker was started again." in output
     assert "worker: error: I am unwell" in output
-    assert output.count("released ") == 2  # at its death, and at the end
+    ends = [line.split()[1:] for line in output.splitlines() if line.startswith("ended ")]
+    assert [asked for _, asked in ends] == ["False", "True"]  # its death, and the end
+    assert ends[0][0] != ends[1][0]  # every start has a name of its own
 
 
 def test_child_that_can_never_start_ends_all(tmp_path: Path) -> None:

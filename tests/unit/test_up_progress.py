@@ -13,9 +13,12 @@ from daemon import progress, up
 from daemon.childlog import ChildLog
 from daemon.children import HEALTHY_S, Keeper
 from daemon.progress import Console
+from worker import jobs
+from worker.db import Database
 from worker.errors import BrokerUnavailable, ExitCode, OutputUnwritable, StateDirInUse
 from worker.overview import Overview, RootStatus
 from worker.settings import RootSettings, Settings, load
+from worker.tables import FileState, Job, JobState, SourceFile
 
 ROOT = RootStatus(name="a", path="/a", output="/o", mode="events", state="online", reason="", files=3, scanned_at=None)
 EMPTY = Overview(
@@ -306,3 +309,29 @@ def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
     kept = {file.name: json.loads(file.read_text())["message"] for file in tmp_path.glob("worker.log.*")}
     assert kept == {"worker.log.1": "number 4", "worker.log.2": "number 3", "worker.log.3": "number 2"}
     assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(("asked", "lost"), [(True, 0), (False, 1)])
+def test_a_job_bears_a_strike_for_a_dead_worker_not_for_a_stopped_one(
+    database: Database, asked: bool, lost: int
+) -> None:
+    with database.writing() as session:
+        file = SourceFile(
+            root="a", directory=b"", path=b"a.tif", display_path="a.tif", state=FileState.SUBMITTED,
+            size_bytes=1, mtime_ns=1, ctime_ns=1, inode=1,
+        )  # fmt: skip
+        session.add(file)
+        session.flush()
+        job, _ = jobs.submit(session, file, "a" * 64, priority=3)
+    for worker in ("host-1-aaaaaa:7:x", "host-1-bbbbbb:8:y"):
+        with database.writing() as session:
+            jobs.claim(session, job.id, worker=worker, device="cpu", host="host", model_version="v", lease_s=20)
+        up._GiveBack(Settings(), database)("host-1-bbbbbb", asked)
+        with database.reading() as session:
+            left = session.get_one(Job, job.id)
+            if worker.startswith("host-1-aaaaaa"):  # another's: not touched
+                assert left.state is JobState.RUNNING
+                with database.writing() as writing:
+                    jobs.release(writing, left, "for the second round")
+            else:
+                assert (left.state, left.lost) == (JobState.QUEUED, lost)
