@@ -20,6 +20,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "verify": ("worker.commands:verify", "Compare a derivative's lightness with its master's."),
     "train": ("worker.commands:train", "Train a generator on a folder of colour photos."),
     "evaluate": ("worker.commands:evaluate", "Score a generator on a folder of colour photos."),
+    "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),
     "watch": ("daemon.processes:watch_", "Only the watcher and dispatcher, for a host of its own."),
     "worker": ("daemon.processes:worker", "Only a colouring worker, for a host of its own."),
     "beat": ("daemon.processes:beat", "Only the scheduler of periodic tasks."),

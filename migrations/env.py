@@ -2,9 +2,10 @@
 
 from alembic import context
 
+from worker import learning_tables  # noqa: F401 - its tables belong to the metadata
 from worker.db import open_database
 from worker.settings import load
-from worker import learning_tables, tables
+from worker.tables import Base
 
 engine = context.config.attributes.get("engine") or open_database(load().database).engine
 

@@ -83,7 +83,7 @@ def colorize(files: tuple[Path, ...], output: Path) -> None:
     Exits 0 when every file was coloured, else 1 after naming those that were not.
     """
     _load_tensorflow()
-    from worker import pipeline, scans
+    from worker import pipeline, scans, serving
 
     settings = load()
     try:
@@ -91,7 +91,7 @@ def colorize(files: tuple[Path, ...], output: Path) -> None:
     except OSError as error:
         raise OutputUnwritable(f"{output} cannot be made ({error.strerror}). Name another with --output.") from error
     scans.set_up_libvips(threads=os.cpu_count() or 1)
-    colorizer = pipeline.load_colorizer()
+    colorizer = serving.colorizer_by_record(settings)
     refused = 0
     with _bar(MofNCompleteColumn()) as bar:
         for file in bar.track(files, description="colouring"):

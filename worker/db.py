@@ -206,6 +206,22 @@ def refuse_unmigrated(database: Database) -> None:
         )
 
 
+def has_tables(url: str) -> bool:
+    """Is there a database of ours at this URL? Asks only: a SQLite file that is not there is not made.
+
+    Raises:
+        DatabaseUnusable: a server does not answer.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        return False
+    database = open_database(url)
+    try:
+        return sa.inspect(database.engine).has_table("model_aliases")
+    finally:
+        database.dispose()
+
+
 def _first_line(error: BaseException) -> str:
     cause = error.__cause__ or error
     return str(cause).strip().splitlines()[0].rstrip(".") if str(cause).strip() else type(cause).__name__

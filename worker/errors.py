@@ -4,7 +4,7 @@ PhotochromError
 ├─ SetupError              a command cannot start
 │  ├─ UnknownSetting       RootMissing     RootsOverlap     OutputUnwritable   StateDirInUse
 │  ├─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
-│  └─ PhotosUnusable       TrainingStopped
+│  └─ PhotosUnusable       TrainingStopped    VersionRefused
 ├─ ScanError               about the bytes of one scan
 │  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
 │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
@@ -14,6 +14,7 @@ PhotochromError
 ├─ OutputError             about the place the derivative goes to
 │  ├─ OutputFull           OutputBlocked       wait, no strike
 │  └─ VerifyFailed         retried, then quarantined: what was written is not what was meant
+├─ VersionUnusable         retried, then quarantined: the version a job is bound to does not load
 └─ JobMoved                the row is no longer ours: another worker has it, or an operator moved it
 """
 
@@ -125,6 +126,19 @@ class WeightsBroken(SetupError):
     code = "weights_broken"
     exit_code = ExitCode.WEIGHTS
     settles = Settles.WAIT
+
+
+class VersionRefused(SetupError):
+    """A version of the generator is not there, or may not be what was asked of it."""
+
+    code = "version_refused"
+    exit_code = ExitCode.USAGE
+
+
+class VersionUnusable(PhotochromError):
+    """The version that a job is bound to does not load; another one must not do it in its place."""
+
+    code = "version_unusable"
 
 
 class PhotosUnusable(SetupError):

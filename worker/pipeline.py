@@ -16,8 +16,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from model import device, registry
+from model import device
 from model.colorizer import Colorizer
+from model.store import Store
 from worker import derivative, fault, jobs, log, originals, publish, scans
 from worker.db import Database, open_database
 from worker.errors import (
@@ -28,8 +29,8 @@ from worker.errors import (
     PhotochromError,
     ScanChanged,
     ScanUnreadable,
-    WeightsBroken,
 )
+from worker.serving import Serving
 from worker.settings import Settings, load
 from worker.tables import Job, JobState, Root, absolute, display
 
@@ -44,20 +45,8 @@ class Bench:
 
     settings: Settings
     database: Database
-    colorizer: Colorizer
+    serving: Serving
     name: str
-
-
-def load_colorizer() -> Colorizer:
-    """The shipped generator, checked.
-
-    Raises:
-        WeightsBroken: the weights are missing or not those recorded.
-    """
-    try:
-        return Colorizer(registry.shipped())
-    except registry.WeightsError as error:
-        raise WeightsBroken(f"{error} Install Photochrom again, or restore model/weights.") from error
 
 
 @functools.cache
@@ -69,11 +58,12 @@ def prepare() -> Bench:
     except device.DeviceError as error:
         raise DependencyMissing(str(error)) from error
     scans.set_up_libvips(threads=1)
-    colorizer = load_colorizer()
-    colorizer.warm()
+    database = open_database(settings.database)
+    serving = Serving(Store(settings.models), database)
+    colorizer = serving.champion()
     name = f"{os.environ.get('PHOTOCHROM_WORKER') or socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     logger.info("worker_ready", extra={"worker": name, "device": colorizer.device, "model": colorizer.version.name})
-    return Bench(settings, open_database(settings.database), colorizer, name)
+    return Bench(settings, database, serving, name)
 
 
 def run(job_id: int) -> None:
@@ -81,14 +71,15 @@ def run(job_id: int) -> None:
     bench = prepare()
     fault.point("before_claim")
     with log.job_context(job_id):
+        champion = bench.serving.champion()
         with bench.database.writing() as session:
             job = jobs.claim(
                 session,
                 job_id,
                 worker=bench.name,
-                device=bench.colorizer.device,
+                device=champion.device,
                 host=socket.gethostname(),
-                model_version=bench.colorizer.version.name,
+                model_version=champion.version.name,
                 lease_s=bench.settings.lease_s,
             )
         if job is None:
@@ -222,10 +213,11 @@ def _colour(bench: Bench, job: Job) -> None:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
         if twin is not None and _copy_twin(bench, job, root, twin, replaces):
             return
+        colorizer = bench.serving.named(str(job.model_version))
         fault.point("reading")
         with _publication(bench, job, root) as publication:
             name = os.path.basename(job.path)
-            derived = derive(bench.settings, bench.colorizer, fd, name, job.source_sha256, publication, str(job.id))
+            derived = derive(bench.settings, colorizer, fd, name, job.source_sha256, publication, str(job.id))
             state, reason = _judge(bench.settings, derived.rendered, derived.proof)
             _publish(bench, job, publication, derived.extension, replaces, state, reason,
                      pixels_sha256=derived.proof.pixels_sha256, report=derived.report)  # fmt: skip

@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     output_mode: str = Field("", pattern=r"^(0?[0-7]{3})?$", description="octal mode of derivatives; empty: by umask")
     review_chroma: float = Field(1.0, ge=0, description="a derivative with a mean chroma below this goes to review")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    models_dir: str = Field("", description="versions of the generator; shared by all hosts; empty: in state_dir")
     retrain_cron: str = Field("", description="when to retrain (five cron fields); empty: never")
 
     @field_validator("state_dir", "inbox", "output")
@@ -136,6 +137,11 @@ class Settings(BaseSettings):
     def watched(self) -> tuple[RootSettings, ...]:
         """The roots to watch: those of `[[roots]]`, else inbox → output."""
         return self.roots or (RootSettings(path=self.inbox, output=self.output),)
+
+    @property
+    def models(self) -> Path:
+        """Where this installation's versions of the generator lie."""
+        return Path(os.path.abspath(self.models_dir)) if self.models_dir else self.state_dir / "models"
 
     @property
     def database(self) -> str:

@@ -44,7 +44,7 @@ class RootState(enum.StrEnum):
     OFFLINE = "offline"  # gone, unmounted or another one: no work, no deletions
 
 
-def _enum(kind: type[enum.StrEnum]) -> sa.Enum:
+def text_enum(kind: type[enum.StrEnum]) -> sa.Enum:
     """VARCHAR with a CHECK: readable in every tool, and a wrong value is refused by the database."""
     return sa.Enum(
         kind,
@@ -80,7 +80,7 @@ class Root(Base):
     output: Mapped[bytes]
     mode: Mapped[str] = mapped_column(sa.String(16))  # events | scan
     fs_type: Mapped[str] = mapped_column(sa.String(64))
-    state: Mapped[RootState] = mapped_column(_enum(RootState))
+    state: Mapped[RootState] = mapped_column(text_enum(RootState))
     reason: Mapped[str] = mapped_column(sa.Text, default="")
     identity: Mapped[str] = mapped_column(sa.Text)  # device, inode and mount source, as JSON
     files: Mapped[int] = mapped_column(sa.BigInteger, default=0)  # regular files seen by the last complete scan
@@ -101,7 +101,7 @@ class SourceFile(Base):
     directory: Mapped[bytes]  # below the root, "" for the root itself
     path: Mapped[bytes]  # below the root
     display_path: Mapped[str] = mapped_column(sa.Text)
-    state: Mapped[FileState] = mapped_column(_enum(FileState))
+    state: Mapped[FileState] = mapped_column(text_enum(FileState))
     reason: Mapped[str] = mapped_column(sa.Text, default="")
     since: Mapped[dt.datetime] = mapped_column(UtcTime, default=after(0))
     size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
@@ -141,7 +141,7 @@ class Job(Base):
     parameters: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)
     priority: Mapped[int] = mapped_column(default=3)  # Celery on Redis: 0 first, 9 last
 
-    state: Mapped[JobState] = mapped_column(_enum(JobState), default=JobState.QUEUED)
+    state: Mapped[JobState] = mapped_column(text_enum(JobState), default=JobState.QUEUED)
     reason: Mapped[str] = mapped_column(sa.Text, default="")
     claim_no: Mapped[int] = mapped_column(default=0)  # only ever rises: the fencing token
     failures: Mapped[int] = mapped_column(default=0)  # strikes for errors
@@ -177,7 +177,7 @@ class JobEvent(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     job_id: Mapped[int] = mapped_column(sa.ForeignKey("jobs.id"), index=True)
     at: Mapped[dt.datetime] = mapped_column(UtcTime, default=after(0))
-    state: Mapped[JobState] = mapped_column(_enum(JobState))
+    state: Mapped[JobState] = mapped_column(text_enum(JobState))
     claim_no: Mapped[int]
     worker: Mapped[str | None] = mapped_column(sa.Text)
     note: Mapped[str] = mapped_column(sa.Text, default="")

@@ -1,0 +1,212 @@
+"""The verbs about versions of the generator: which there are, which one serves, and how that is changed."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from model import registry
+from model.registry import Version, WeightsError
+from model.store import Store
+from worker import fitness, versions
+from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
+from worker.errors import OutputUnwritable, VersionRefused, WeightsBroken
+from worker.learning_tables import CHAMPION, VersionState
+from worker.settings import Settings, load
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsBroken(str(error)) from error
+
+
+@contextlib.contextmanager
+def _record(settings: Settings) -> Iterator[Database]:
+    """The database, made if there is none: whoever promotes before the first `up` is to find it so afterwards."""
+    if not has_tables(settings.database):
+        migrate(settings.database)
+    database = open_database(settings.database)
+    refuse_unmigrated(database)
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+@click.group("models")
+def models() -> None:
+    """Versions of the generator: list, show, promote, rollback, export, import."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """All versions; the one with the alias `champion` colours new scans."""
+    with _errors():
+        rows = listing(load())
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        problem = f"   DOES NOT LOAD: {row['problem']}" if row["problem"] else ""
+        click.echo(
+            f"{row['version']:<32} {row['alias'] or '':<9} {row['state']:<10} {row['jobs']:>7} jobs   "
+            f"{row['created_at'] or 'shipped'}{problem}"
+        )
+
+
+def listing(settings: Settings) -> list[dict[str, Any]]:
+    """Every version on disk or in the record, as `models list --json` prints it.
+
+    Raises:
+        WeightsError: there is no shipped version.
+    """
+    shipped = registry.shipped()
+    rows = {name: _row(name, shipped) for name in Store(settings.models).names()}
+    chosen: str | None = None
+    if has_tables(settings.database):
+        with _record(settings) as database, database.reading() as session:
+            chosen, uses = versions.champion(session), versions.derivatives(session)
+            for known in versions.all_versions(session):
+                rows.setdefault(known.version, _row(known.version, shipped) | {"problem": "its folder is missing"})
+                rows[known.version] |= {
+                    "state": known.state, "parent": known.parent, "weights_sha256": known.weights_sha256,
+                    "created_at": known.created_at.isoformat(timespec="seconds"),
+                    "verdict": known.verdict.get("outcome"), "problem": known.problem or rows[known.version]["problem"],
+                }  # fmt: skip
+            for name, count in uses.items():
+                rows.setdefault(name, _row(name, shipped) | {"problem": "its folder is missing"})["jobs"] = count
+    champion = chosen or shipped.name
+    for name, row in rows.items():
+        row["alias"] = CHAMPION if name == champion else None
+    return list(rows.values())
+
+
+def _row(name: str, shipped: Version) -> dict[str, Any]:
+    """What is known of a version without the record."""
+    return {
+        "version": name, "alias": None, "state": "shipped" if name == shipped.name else "unrecorded", "parent": None,
+        "weights_sha256": shipped.weights_sha256 if name == shipped.name else None, "created_at": None,
+        "verdict": None, "problem": "", "jobs": 0,
+    }  # fmt: skip
+
+
+@models.command()
+@click.argument("version")
+def show(version: str) -> None:
+    """Everything about VERSION, as JSON: its record on disk, its verdict, who promoted it and why."""
+    settings = load()
+    with _errors():
+        opened = Store(settings.models).open(version)
+        row = next((row for row in listing(settings) if row["version"] == version), {})
+    events: list[dict[str, Any]] = []
+    verdict: dict[str, Any] = {}
+    if has_tables(settings.database):
+        with _record(settings) as database, database.reading() as session:
+            events = [
+                {"at": e.at.isoformat(timespec="seconds"), "action": e.action, "version": e.version,
+                 "previous": e.previous, "actor": e.actor, "reason": e.reason}
+                for e in versions.events(session, version)
+            ]  # fmt: skip
+            verdict = next((v.verdict for v in versions.all_versions(session) if v.version == version), {})
+    told = row | {"directory": str(opened.directory), "config": opened.config, "verdict": verdict, "events": events}
+    click.echo(json.dumps(told, indent=2))
+
+
+@models.command()
+@click.argument("version")
+@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the audit.")
+@click.option("--force", is_flag=True, help="Even a version that the gate rejected.")
+def promote(version: str, reason: str, force: bool) -> None:
+    """Make VERSION the champion: workers colour with it from their next scan on. Old derivatives stay.
+
+    It is loaded and checked in a fresh process first.
+    """
+    settings = load()
+    with _errors():
+        before = promote_version(settings, version, actor=versions.operator(), reason=reason, force=force)
+    click.echo(f"Version {version} is the champion now, {before} was. Back again: photochrom models rollback")
+
+
+def promote_version(settings: Settings, name: str, *, actor: str, reason: str, force: bool = False) -> str:
+    """Check a version in a fresh process, record it and make it the champion; returns the champion before.
+
+    Raises:
+        WeightsError: it is not there.
+        VersionRefused: it is not fit to serve, was rejected by the gate, or is the champion already.
+    """
+    version = Store(settings.models).open(name)
+    found = fitness.check(version.directory)
+    if found.problem or (found.failed and not force):
+        why = found.problem or "; ".join(found.failed)
+        raise VersionRefused(f"Version {name} is not fit to serve: {why}. The champion stays.")
+    shipped = registry.shipped()
+    with _record(settings) as database, database.writing() as session:
+        for each in (shipped, version):
+            row = versions.record(session, each.name, directory=str(each.directory),
+                                  weights_sha256=each.weights_sha256, state=VersionState.CANDIDATE)  # fmt: skip
+        if row.state is VersionState.REJECTED and not force:
+            raise VersionRefused(
+                f"The gate rejected version {name}; see `photochrom models show {name}`. To serve it all the same, "
+                "add --force."
+            )
+        versions.note_problem(session, name, "")
+        return versions.promote(session, name, shipped=shipped.name, actor=actor, reason=reason)
+
+
+@models.command()
+@click.option("--reason", default="by hand", show_default=True, help="Why; kept in the audit.")
+def rollback(reason: str) -> None:
+    """Make the champion before the present one the champion again, in one step. Old derivatives stay."""
+    settings = load()
+    with _errors():
+        shipped = registry.shipped().name
+        with _record(settings) as database:
+            with database.reading() as session:
+                now = versions.champion(session) or shipped
+                target = versions.before(session, now)
+            if target is None:
+                raise VersionRefused(
+                    f"There was no champion before {now}; `photochrom models list` names all versions."
+                )
+            problem = fitness.check(Store(settings.models).open(target).directory).problem
+            if problem:
+                raise VersionRefused(f"Version {target} does not load: {problem}. The champion stays {now}.")
+            with database.writing() as session:
+                versions.promote(session, target, shipped=shipped, actor=versions.operator(), reason=reason,
+                                 action="rollback")  # fmt: skip
+    click.echo(f"Version {target} is the champion again, {now} was.")
+
+
+@models.command()
+@click.argument("version")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def export(version: str, file: Path) -> None:
+    """Write VERSION as one tar FILE, for another installation."""
+    store = Store(load().models)
+    with _errors():
+        try:
+            store.export(store.open(version), file)
+        except OSError as error:
+            raise OutputUnwritable(f"{file} cannot be written ({error.strerror}). Name another file.") from error
+    click.echo(f"{file}: import it elsewhere with `photochrom models import {file.name}`.")
+
+
+@models.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def import_(file: Path) -> None:
+    """Take a version from FILE, made by `models export`. It does not serve until it is promoted."""
+    settings = load()
+    with _errors(), _record(settings) as database:
+        version = Store(settings.models).take(file)
+        with database.writing() as session:
+            versions.record(session, version.name, directory=str(version.directory),
+                            weights_sha256=version.weights_sha256, state=VersionState.CANDIDATE,
+                            parent=version.config.get("training", {}).get("parent"))  # fmt: skip
+    click.echo(f"Version {version.name} is here. Next: photochrom models promote {version.name}")
