@@ -15,10 +15,13 @@ ALARMING_LEVELS = frozenset({"warning", "error", "critical"})
 ALARMING = re.compile(r"^\W?\d{4}-\d\d-\d\d.{0,60}\b(WARNING|ERROR|CRITICAL)\b")
 WHY_FIELDS = ("reason", "why")  # of `worker.log`: a sentence
 #: fields that say nothing more to a person at the terminal
-PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback", *WHY_FIELDS})
+PLAIN_FIELDS = frozenset({"time", "level", "logger", "message", "traceback", "data", *WHY_FIELDS})
 SILENT_LOGGERS = frozenset({"py.warnings"})  # for programmers
 #: messages that are good news
 TOLD = {"worker_ready": "ready, on {device}, with the model {model}"}
+LONGEST_CHARS = 300  # of a line on the terminal; the log has the rest
+#: what differs between two tellings of the same: ids, counts, times
+VARYING = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 REPEAT_S = 60.0  # the same is told once in so long
 
 
@@ -48,14 +51,19 @@ class ChildLog:
                 self._read_to = 0
             file.seek(self._read_to)
             read = file.read(READ_BYTES)
-        read = read[: read.rfind(b"\n") + 1]  # the rest of a line comes later
+        if len(read) < READ_BYTES or b"\n" in read:
+            read = read[: read.rfind(b"\n") + 1]  # the rest of a line comes later
         self._read_to += len(read)
         lines = [line for line in read.decode(errors="replace").splitlines() if line.strip()]
         self._last = lines[-1] if lines else self._last
-        self._told_s = {told: told_s for told, told_s in self._told_s.items() if now_s - told_s < REPEAT_S}
-        news = [told for line in lines if (told := _told(line)) and told not in self._told_s]
-        self._told_s.update(dict.fromkeys(news, now_s))
-        return list(dict.fromkeys(news))
+        self._told_s = {sense: told_s for sense, told_s in self._told_s.items() if now_s - told_s < REPEAT_S}
+        return [told for line in lines if (told := _told(line)) and self._is_new(told, now_s)]
+
+    def _is_new(self, told: str, now_s: float) -> bool:
+        sense = VARYING.sub("", told)
+        is_new = sense not in self._told_s
+        self._told_s.setdefault(sense, now_s)
+        return is_new
 
     def rotate(self, limit_bytes: int = ROTATE_BYTES) -> bool:
         """Keeps the last three parts as `.1`, `.2`, `.3` once the file is too large; whether it did.
@@ -94,5 +102,5 @@ def _told(line: str) -> str:
         details = ", ".join(f"{name} {value}" for name, value in entry.items() if name not in PLAIN_FIELDS)
         first, _, _ = entry.get("message", "").strip().partition("\n")
         why = next((f": {entry[name]}" for name in WHY_FIELDS if name in entry), "")
-        return f"{entry['level']}: {first}{why}" + (f" ({details})" if details else "")
-    return line if not entry and ALARMING.match(line) else ""
+        return (f"{entry['level']}: {first}{why}" + (f" ({details})" if details else ""))[:LONGEST_CHARS]
+    return line[:LONGEST_CHARS] if not entry and ALARMING.match(line) else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon import progress, up
-from daemon.childlog import ChildLog
+from daemon.childlog import READ_BYTES, ChildLog
 from daemon.children import HEALTHY_S, Keeper
 from daemon.progress import Console
 from worker import jobs
@@ -290,10 +290,25 @@ def test_warnings_of_children_are_told_once_a_minute(tmp_path: Path) -> None:
     assert log.news(61.0) == ["warning: slow: Old disk. (job_id 3)"]
 
 
+def test_the_same_about_other_jobs_is_told_once_and_shortly(tmp_path: Path) -> None:
+    log = ChildLog(tmp_path / "worker.log")
+    task = "Task photochrom.colorize[{}] raised unexpected: " + "x" * 1000
+    ids = ("71d6516d-318e-4daa-bbc5-49f7506b7cb4", "873154a7-4a19-419c-bac8-fdcd09fea525")
+    (tmp_path / "worker.log").write_text("".join(_line("error", task.format(id_), data={"a": 1}) for id_ in ids))
+    (told,) = log.news(0.0)
+    assert len(told) == 300
+
+
 def test_it_is_told_when_the_worker_is_ready(tmp_path: Path) -> None:
     log = ChildLog(tmp_path / "worker.log")
     (tmp_path / "worker.log").write_text(_line("info", "worker_ready", worker="w:1", device="cpu", model="first"))
     assert log.news(0.0) == ["ready, on cpu, with the model first"]
+
+
+def test_a_line_without_end_is_got_over(tmp_path: Path) -> None:
+    log = ChildLog(tmp_path / "worker.log")
+    (tmp_path / "worker.log").write_text("x" * (READ_BYTES + 10) + "\n" + _line("error", "seen"))
+    assert log.news(0.0) + log.news(0.0) == ["error: seen"]
 
 
 def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
@@ -301,13 +316,13 @@ def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
     log = ChildLog(path)
     assert not log.rotate(limit_bytes=10)
     with path.open("a") as child:
-        for number in range(5):
-            child.write(_line("error", f"number {number}"))
+        for word in ("one", "two", "three", "four", "five"):
+            child.write(_line("error", word))
             child.flush()
-            assert log.news(0.0) == [f"error: number {number}"]
+            assert log.news(0.0) == [f"error: {word}"]
             assert log.rotate(limit_bytes=10)
     kept = {file.name: json.loads(file.read_text())["message"] for file in tmp_path.glob("worker.log.*")}
-    assert kept == {"worker.log.1": "number 4", "worker.log.2": "number 3", "worker.log.3": "number 2"}
+    assert kept == {"worker.log.1": "five", "worker.log.2": "four", "worker.log.3": "three"}
     assert path.read_text() == ""
 
 
