@@ -48,22 +48,21 @@ class after(FunctionElement[dt.datetime]):
     """The database's own clock plus `seconds`: leases must not depend on the clocks of the hosts."""
 
     type = UtcTime()
-    inherit_cache = False
+    inherit_cache = True  # the seconds are a bound value: one compiled statement serves them all
 
     def __init__(self, seconds: float = 0) -> None:
-        self.seconds = float(seconds)
-        super().__init__()
+        super().__init__(sa.literal(f"{seconds:+.3f} seconds", sa.Text()))
 
 
 @compiles(after, "sqlite")
-def _after_sqlite(element: after, compiler: Any, **_: Any) -> str:
+def _after_sqlite(element: after, compiler: Any, **options: Any) -> str:
     # three digits of a second from SQLite, six as SQLAlchemy writes them: texts that compare as times do
-    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+.3f} seconds') || '000')"
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {compiler.process(element.clauses, **options)}) || '000')"
 
 
 @compiles(after, "postgresql")
-def _after_postgresql(element: after, compiler: Any, **_: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {element.seconds:.3f}))"
+def _after_postgresql(element: after, compiler: Any, **options: Any) -> str:
+    return f"(clock_timestamp() + CAST({compiler.process(element.clauses, **options)} AS interval))"
 
 
 class Database:

@@ -1,0 +1,449 @@
+"""The record follows the folder: real folders, real events, a real database."""
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from daemon.events import Hints
+from daemon.reconcile import Reconciler
+from worker import files, jobs
+from worker.db import Database
+from worker.errors import ScanVanished
+from worker.jobs import Strikes
+from worker.tables import FileState, Job, JobEvent, Root, SourceFile
+
+PNG = b"\x89PNG\r\n\x1a\n"
+#: long enough that nothing settles by itself while a test looks, short enough not to wait for
+QUIET_S = 0.05
+
+
+class Folder:
+    """A watched folder, its record, and what one look at it makes of both."""
+
+    def __init__(self, database: Database, path: Path, settle_s: float = QUIET_S) -> None:
+        path.mkdir(exist_ok=True)
+        self.database, self.path = database, path
+        with database.writing() as session:
+            files.watch_root(
+                session, name="r", path=bytes(path), output=b"/out", mode="scan", fs_type="ext4", identity={},
+                watcher="me", lease_s=60,
+            )  # fmt: skip
+        self.reconciler = Reconciler(database, "r", bytes(path), settle_s, priority=3)
+
+    def put(self, name: str | bytes, content: bytes | None = None) -> Path:
+        path = self.path / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG + os.fsencode(name) if content is None else content)
+        return path
+
+    def scan(self) -> None:
+        assert self.reconciler.full_scan(lambda: True)
+
+    def settle(self) -> None:
+        """Take all that is quiet; a deadline, and no fixed time, ends the wait."""
+        deadline = time.monotonic() + 30
+        while len(self.reconciler.tracker):
+            self.reconciler.take_settled()
+            assert time.monotonic() < deadline, "never settled"
+            time.sleep(0.01)
+
+    def look(self) -> None:
+        self.scan()
+        self.settle()
+
+    def row(self, name: str | bytes) -> SourceFile:
+        with self.database.reading() as session:
+            row = files.by_path(session, "r", os.fsencode(name))
+        assert row is not None, name
+        return row
+
+    def states(self) -> dict[str, str]:
+        with self.database.reading() as session:
+            return {os.fsdecode(row.path): row.state.value for row in session.scalars(sa.select(SourceFile))}
+
+    def jobs(self, name: str | bytes | None = None) -> list[tuple[str, str]]:
+        """(state, sha256) of a file's jobs, or of all, oldest first."""
+        query = sa.select(Job).order_by(Job.id)
+        if name is not None:
+            query = query.where(Job.path == os.fsencode(name))
+        with self.database.reading() as session:
+            return [(job.state.value, job.source_sha256) for job in session.scalars(query)]
+
+    def events(self) -> int:
+        with self.database.reading() as session:
+            return session.scalar(sa.select(sa.func.count(JobEvent.id))) or 0
+
+
+@pytest.fixture
+def folder(database: Database, tmp_path: Path) -> Folder:
+    return Folder(database, tmp_path / "in")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_new_file_settles_and_is_submitted_once(folder: Folder) -> None:
+    folder.put("1923/a.png", PNG)
+    folder.scan()
+    assert folder.states() == {"1923/a.png": "settling"}
+    assert folder.jobs() == []
+    folder.settle()
+    folder.look()
+    folder.look()
+    assert folder.states() == {"1923/a.png": "submitted"}
+    assert folder.jobs() == [("queued", _sha256(PNG))]
+    row = folder.row("1923/a.png")
+    assert (row.sha256, row.size_bytes, row.directory, row.job_id) == (_sha256(PNG), len(PNG), b"1923", 1)
+
+
+def test_a_second_look_writes_nothing(folder: Folder) -> None:
+    folder.put("a.png")
+    folder.put("notes.txt", b"no picture")
+    folder.look()
+    statements: list[str] = []
+    sa.event.listen(folder.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    folder.look()
+    written = [text for text in statements if text.startswith(("INSERT", "UPDATE", "DELETE"))]
+    assert len(written) == 1 and written[0].startswith("UPDATE roots"), written
+
+
+def test_a_file_that_is_touched_is_hashed_again_and_not_done_again(folder: Folder) -> None:
+    path = folder.put("a.png")
+    folder.look()
+    before, since, moves = folder.jobs(), folder.row("a.png").since, folder.events()
+    os.utime(path, ns=(1, 1))
+    path.chmod(0o600)
+    folder.scan()
+    assert folder.states() == {"a.png": "settling"}
+    folder.settle()
+    assert (folder.jobs(), folder.events()) == (before, moves)
+    row = folder.row("a.png")
+    assert (row.state, row.mtime_ns, row.job_id) == (FileState.SUBMITTED, 1, 1)
+    assert row.since >= since
+
+
+def test_new_content_is_a_new_job_and_old_content_again_another(folder: Folder) -> None:
+    one, two = PNG + b"one", PNG + b"two"
+    for content in (one, two, one):
+        folder.put("a.png", content)
+        folder.look()
+    assert folder.jobs() == [("superseded", _sha256(one)), ("superseded", _sha256(two)), ("queued", _sha256(one))]
+    assert folder.row("a.png").job_id == 3
+
+
+def test_a_file_replaced_by_rename_is_seen(folder: Folder) -> None:
+    folder.put("a.png", PNG + b"one")
+    folder.look()
+    shutil.copystat(folder.path / "a.png", folder.put("b.png", PNG + b"two"))
+    (folder.path / "b.png").rename(folder.path / "a.png")
+    folder.look()
+    assert [state for state, _ in folder.jobs("a.png")] == ["superseded", "queued"]
+
+
+def test_a_file_that_goes_is_vanished_its_job_stays_and_it_may_come_back(folder: Folder) -> None:
+    path = folder.put("a.png")
+    folder.put("deep/er/b.png")
+    folder.look()
+    path.unlink()
+    shutil.rmtree(folder.path / "deep")
+    folder.look()
+    assert folder.states() == {"a.png": "vanished", "deep/er/b.png": "vanished"}
+    assert [state for state, _ in folder.jobs()] == ["queued", "queued"]
+    folder.put("a.png")
+    folder.put("deep/er/b.png")
+    folder.look()
+    assert set(folder.states().values()) == {"submitted"}
+    assert [state for state, _ in folder.jobs()] == ["queued", "queued"], "the same bytes: nothing new to do"
+
+
+def test_a_file_that_goes_while_it_settles_is_vanished(folder: Folder) -> None:
+    path = folder.put("a.png")
+    folder.scan()
+    path.unlink()
+    folder.settle()
+    assert folder.states() == {"a.png": "vanished"}
+    assert folder.jobs() == []
+
+
+def test_a_job_that_missed_its_file_is_sent_back_when_the_file_is_there(folder: Folder) -> None:
+    folder.put("a.png")
+    folder.look()
+    rules = Strikes(failures=3, lost=5, retry_s=1, wait_s=1)
+    with folder.database.writing() as session:
+        job = jobs.claim(session, 1, worker="w", device="CPU", host="h", model_version="v", lease_s=20)
+        assert job is not None
+        jobs.fail(session, job, ScanVanished("gone"), rules)
+    folder.look()
+    assert [state for state, _ in folder.jobs()] == ["queued"]
+
+
+def test_a_folder_moved_in_with_all_that_is_in_it(folder: Folder, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for number in range(5):
+        (outside / str(number)).mkdir(parents=True)
+        (outside / str(number) / "a.png").write_bytes(PNG + bytes([number]))
+    outside.rename(folder.path / "box")
+    folder.look()
+    assert folder.states() == {f"box/{number}/a.png": "submitted" for number in range(5)}
+
+
+def test_a_folder_renamed_inside(folder: Folder) -> None:
+    folder.put("old/deep/a.png", PNG)
+    folder.look()
+    (folder.path / "old").rename(folder.path / "new")
+    folder.look()
+    assert folder.states() == {"old/deep/a.png": "vanished", "new/deep/a.png": "submitted"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"\xff\xfe.png", b"a\nb.png", b"x" * 251 + b".png", b"\xffdir/a.png", "Größe.png".encode(), b"%s'\";--.png"],
+)
+def test_odd_names_are_names(folder: Folder, name: bytes) -> None:
+    folder.put(name, PNG)
+    folder.look()
+    row = folder.row(name)
+    assert (row.state, row.path, row.directory) == (FileState.SUBMITTED, name, os.path.dirname(name))
+    assert row.display_path.isprintable()
+    with folder.database.reading() as session:
+        assert session.get_one(Job, row.job_id).path == name
+
+
+def test_twins_in_unicode_are_two_files(folder: Folder) -> None:
+    for name in ("\u00fc.png", "u\u0308.png"):
+        folder.put(name)
+    folder.look()
+    assert len(folder.jobs()) == 2
+
+
+def test_what_is_ignored_by_name_is_not_even_recorded(folder: Folder) -> None:
+    folder.put("@eaDir/a.jpg/thumb.jpg")
+    folder.put(".hidden/b.png")
+    folder.put("c.png.part")
+    (folder.path / "link.png").symlink_to(folder.put("real.png"))
+    os.mkfifo(folder.path / "fifo.png")
+    folder.look()
+    assert folder.states() == {"real.png": "submitted"}
+
+
+def test_a_hint_about_an_ignored_folder_is_not_followed(folder: Folder) -> None:
+    folder.put("@eaDir/a.jpg/thumb.jpg")
+    folder.reconciler.look_at(b"@eaDir/a.jpg", deep=False)
+    folder.reconciler.look_at(b"@eaDir", deep=True)
+    folder.settle()
+    assert folder.states() == {}
+
+
+def test_a_folder_replaced_by_a_link_has_vanished(folder: Folder, tmp_path: Path) -> None:
+    folder.put("a/deep/x.png")
+    folder.look()
+    (folder.path / "a").rename(tmp_path / "outside")
+    (folder.path / "a").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / "deep" / "new.png").write_bytes(PNG)
+    folder.look()
+    folder.reconciler.look_at(b"a/deep", deep=True)
+    folder.settle()
+    assert folder.states() == {"a/deep/x.png": "vanished"}
+
+
+def test_no_picture_is_ignored_until_it_becomes_one(folder: Folder) -> None:
+    folder.put("notes", b"words")
+    folder.look()
+    assert folder.states() == {"notes": "ignored"}
+    folder.put("notes", PNG)
+    folder.look()
+    assert folder.states() == {"notes": "submitted"}
+
+
+def _unreadable(monkeypatch: pytest.MonkeyPatch, path: Path, function: str) -> None:
+    """As for a user who may not: root may read everything."""
+    real: Callable[..., object] = getattr(os, function)
+
+    def refuse(what: object, *args: object, **more: object) -> object:
+        if os.fsencode(what).startswith(bytes(path)):  # type: ignore[arg-type]
+            raise PermissionError(13, "Permission denied")
+        return real(what, *args, **more)
+
+    monkeypatch.setattr(os, function, refuse)
+
+
+def test_a_file_that_may_not_be_read_is_blocked_and_taken_when_it_may(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.put("a.png")
+    with monkeypatch.context() as patch:
+        _unreadable(patch, path, "open")
+        folder.look()
+        row = folder.row("a.png")
+        assert (row.state, "EACCES" in row.reason) == (FileState.BLOCKED, True)
+        folder.look()
+        assert folder.row("a.png").since == row.since, "the same state all the time"
+    folder.look()
+    assert folder.states() == {"a.png": "submitted"}
+
+
+def test_a_folder_that_cannot_be_read_loses_nothing(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.put("a/x.png")
+    folder.put("a/deep/y.png")
+    folder.look()
+    with monkeypatch.context() as patch:
+        for function in ("scandir", "stat"):
+            _unreadable(patch, folder.path / "a", function)
+        folder.look()
+        assert set(folder.states().values()) == {"submitted"}
+
+
+def test_a_root_that_is_gone_loses_nothing(folder: Folder, tmp_path: Path) -> None:
+    folder.put("a/x.png")
+    folder.look()
+    folder.path.rename(tmp_path / "away")
+    assert not folder.reconciler.full_scan(lambda: True)
+    assert folder.states() == {"a/x.png": "submitted"}
+
+
+def test_a_scan_that_is_stopped_is_not_recorded_as_complete(folder: Folder) -> None:
+    folder.put("a/x.png")
+    assert not folder.reconciler.full_scan(lambda: False)
+    with folder.database.reading() as session:
+        assert session.get_one(Root, "r").scanned_at is None
+    folder.look()
+    with folder.database.reading() as session:
+        root = session.get_one(Root, "r")
+    assert root.files == 1 and root.scanned_at is not None and root.scan_started_at is not None
+    assert root.scan_started_at <= root.scanned_at
+
+
+def test_a_slow_writer_is_waited_for(folder: Folder) -> None:
+    path = folder.path / "a.png"
+    with path.open("wb", buffering=0) as stream:
+        for byte in PNG:
+            stream.write(bytes([byte]))
+            folder.scan()
+            folder.reconciler.take_settled()
+            assert folder.jobs() == []
+    folder.look()
+    assert folder.jobs() == [("queued", _sha256(PNG))]
+
+
+def test_a_job_a_worker_ends_this_instant_is_submitted_later(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder.put("a.png", PNG)
+    folder.look()
+    path.write_bytes(PNG + b"2")
+    submit = jobs.submit
+    raised = []
+
+    def moved(*args: object, **more: object) -> object:
+        if not raised:
+            raised.append(True)
+            raise jobs.JobMoved("a worker was quicker")
+        return submit(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "submit", moved)
+    folder.look()
+    assert folder.states() == {"a.png": "settling"}
+    folder.look()
+    assert [state for state, _ in folder.jobs()] == ["superseded", "queued"]
+
+
+def test_three_thousand_files_at_once_are_all_submitted_once(folder: Folder) -> None:
+    for number in range(3000):
+        folder.put(f"{number % 30}/{number}.png", PNG + str(number).encode())
+    began_s = time.monotonic()
+    folder.look()
+    print(f"3000 files in {time.monotonic() - began_s:.1f} s")
+    assert len(folder.states()) == 3000 and set(folder.states().values()) == {"submitted"}
+    assert len(set(folder.jobs())) == 3000
+    assert len(folder.reconciler.tracker) == 0
+
+
+# --- hints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hints(folder: Folder) -> "Hints":
+    hints = Hints(folder.path)
+    if not hints.start():
+        pytest.skip("this system has no watches left")
+    return hints
+
+
+def _follow(folder: Folder, hints: Hints, until: Callable[[], bool]) -> None:
+    """Only hints, no scan."""
+    deadline = time.monotonic() + 30
+    while not until():
+        for directory, deep in hints.take():
+            folder.reconciler.look_at(directory, deep=deep)
+        folder.reconciler.take_settled()
+        assert time.monotonic() < deadline, folder.states()
+        time.sleep(0.01)
+
+
+def test_hints_alone_bring_in_what_happens(folder: Folder, hints: Hints, tmp_path: Path) -> None:
+    folder.put("a.png")
+    _follow(folder, hints, lambda: folder.states() == {"a.png": "submitted"})
+    (tmp_path / "b.png").write_bytes(PNG)
+    (tmp_path / "b.png").rename(folder.path / "b.png")
+    os.link(folder.path / "a.png", folder.path / "c.png")
+    _follow(folder, hints, lambda: set(folder.states()) == {"a.png", "b.png", "c.png"})
+    (folder.path / "b.png").unlink()
+    _follow(folder, hints, lambda: folder.states().get("b.png") == "vanished")
+    hints.stop()
+
+
+def test_a_tree_moved_in_is_found_by_one_hint_and_watched_after(folder: Folder, hints: Hints, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "deep" / "er").mkdir(parents=True)
+    (tree / "deep" / "er" / "a.png").write_bytes(PNG)
+    tree.rename(folder.path / "tree")
+    _follow(folder, hints, lambda: folder.states() == {"tree/deep/er/a.png": "submitted"})
+    folder.put("tree/deep/er/b.png")
+    _follow(folder, hints, lambda: folder.states().get("tree/deep/er/b.png") == "submitted")
+    hints.stop()
+
+
+def test_looking_at_a_folder_hints_at_nothing(folder: Folder, hints: Hints) -> None:
+    """Else every look would call for the next one, for ever."""
+    folder.put("a.png")
+    _follow(folder, hints, lambda: folder.states() == {"a.png": "submitted"})
+    folder.put("marker.txt", b"the last event of this test")
+    _follow(folder, hints, lambda: "marker.txt" in folder.states())
+    hints.take()
+    for _ in range(20):
+        folder.look()
+    folder.put("end/marker", b"")
+    deadline = time.monotonic() + 30
+    seen: dict[bytes, bool] = {}
+    while b"end" not in seen:
+        seen |= dict(hints.take())
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert set(seen) <= {b"", b"end"}
+    hints.stop()
+
+
+def test_stopped_hints_stay_silent_and_leave_no_thread(folder: Folder) -> None:
+    before = set(threading.enumerate())
+    hints = Hints(folder.path)
+    if not hints.start():
+        pytest.skip("this system has no watches left")
+    hints.stop()
+    hints.stop()
+    deadline = time.monotonic() + 30
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline, "a thread goes on"
+        time.sleep(0.01)
+    hints.take()
+    folder.put("a.png")
+    assert hints.take() == []
+
+
+def test_a_root_that_is_gone_has_no_events_and_says_so(tmp_path: Path) -> None:
+    assert not Hints(tmp_path / "gone").start()
