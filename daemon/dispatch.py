@@ -62,7 +62,7 @@ class Dispatcher:
     def sweep(self) -> None:
         """Take back the jobs of workers that have not renewed their lease."""
         with self.database.reading() as session:
-            if not jobs.anything_expired(session):
+            if not jobs.anything_expired(session, jobs.strikes(self.settings)):
                 return
         with self.database.writing() as session:
             for job in jobs.expire(session, jobs.strikes(self.settings)):

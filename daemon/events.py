@@ -29,14 +29,33 @@ EVENTS: list[type[FileSystemEvent]] = [
 ]  # fmt: skip
 
 
+class _Overflows(logging.Handler):
+    """watchdog says that the kernel dropped events by a line in its log, and by nothing else (7.1, inotify_c.py)."""
+
+    def __init__(self, told: threading.Event) -> None:
+        super().__init__(logging.WARNING)
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by watchdog's reader thread."""
+        if "overflow" in record.msg:
+            self._told.set()
+
+
 class Hints(FileSystemEventHandler):
-    """Collects the directories of a root in which something happened."""
+    """Collects the directories of a root in which something happened.
+
+    Attributes:
+        gap: set when events were lost, so that only a scan can tell what happened; whoever scans clears it.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(root)
         self._lock = threading.Lock()
         self._directories: dict[bytes, bool] = {}
         self._observer: Observer | None = None  # type: ignore[valid-type]
+        self.gap = threading.Event()
+        self._overflows = _Overflows(self.gap)
 
     def start(self) -> bool:
         """Listen; False when the system has no watches left (the scan then does it alone)."""
@@ -51,11 +70,13 @@ class Hints(FileSystemEventHandler):
             )
             return False
         self._observer = observer
+        logging.getLogger("watchdog").addHandler(self._overflows)
         return True
 
     def stop(self) -> None:
         """Stop listening."""
         if self._observer is not None:
+            logging.getLogger("watchdog").removeHandler(self._overflows)
             self._observer.stop()
             self._observer = None
 

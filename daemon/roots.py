@@ -25,6 +25,7 @@ class RootIdentity:
     device: int
     inode: int
     source: str  # the mount's source
+    mount_id: str = ""  # another one after every remount: says nothing about the folder, but watches are gone with it
 
     def is_same(self, other: "RootIdentity") -> bool:
         """Whether both are the same folder, also over a remount.
@@ -56,7 +57,8 @@ def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
         OSError: the folder is not there or not reachable.
     """
     status = path.stat()
-    return RootIdentity(device=status.st_dev, inode=status.st_ino, source=mount_of(path, mountinfo).source)
+    mount = mount_of(path, mountinfo)
+    return RootIdentity(device=status.st_dev, inode=status.st_ino, source=mount.source, mount_id=mount.mount_id)
 
 
 def root_faults(settings: Settings) -> list[SetupError]:

@@ -43,6 +43,7 @@ class Watched:
     hints: Hints
     reconciler: Reconciler
     online: bool = False
+    identity: roots.RootIdentity | None = None  # of what the hints listen to
     next_scan_s: float = 0.0
 
 
@@ -111,18 +112,22 @@ class Watcher:
     def hold(self) -> None:
         """Take or renew the right to watch each root, and see whether it is there and still the same."""
         for root in self.watched:
+            before = root.identity
             held = self._hold(root)
+            if root.online and root.identity != before:
+                root.hints.stop()  # remounted or replaced between two looks: watches on what is gone are deaf for ever
+                root.online = False
             if held and not root.online:
                 root.next_scan_s = 0.0  # whatever happened while it was away
                 if root.mode == "events" and not root.hints.start():
                     root.mode = "scan"  # no watches left on this system; `status` shows it
             elif root.online and not held:
-                root.hints.stop()  # watches on what is gone are deaf for ever
+                root.hints.stop()
             root.online = held
 
     def _hold(self, root: Watched) -> bool:
         try:
-            identity = roots.identity(root.settings.path)
+            identity = root.identity = roots.identity(root.settings.path)
         except OSError as error:
             with self.database.writing() as session:
                 reason = f"The folder is not there ({error.strerror}). Mount it or create it again."
@@ -151,7 +156,8 @@ class Watcher:
 
     def _look(self, root: Watched, stop: threading.Event) -> None:
         hinted = root.hints.take()
-        if time.monotonic() >= root.next_scan_s:
+        if time.monotonic() >= root.next_scan_s or root.hints.gap.is_set():
+            root.hints.gap.clear()
             root.next_scan_s = time.monotonic() + self.settings.scan_interval_s
             root.reconciler.full_scan(lambda: root.online and not stop.is_set())
         else:

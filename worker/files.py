@@ -65,7 +65,12 @@ def watch_root(
         sa.update(Root)
         .where(
             Root.name == name,
-            sa.or_(Root.watcher.is_(None), Root.watcher == watcher, Root.watcher_until < after(0)),
+            sa.or_(
+                Root.watcher.is_(None),
+                Root.watcher == watcher,
+                Root.watcher_until < after(0),
+                Root.watcher_until > after(10 * lease_s),  # from before the clock was put back
+            ),
         )
         .values(watcher=watcher, watcher_until=after(lease_s))
     )

@@ -47,19 +47,22 @@ class Strikes:
         lost: strikes for lost workers before quarantine.
         retry_s: pause after the first error, seconds; doubles with each.
         wait_s: pause, seconds, after an error for which the scan is not to blame.
+        lease_s: how long a claim is valid; ten times as much tells that a clock was put back since.
     """
 
     failures: int
     lost: int
     retry_s: float
     wait_s: float
+    lease_s: float = 20
 
 
 def strikes(settings: Settings) -> Strikes:
     """The strike rules in force."""
     return Strikes(
-        failures=settings.max_failures, lost=settings.max_lost, retry_s=settings.retry_s, wait_s=settings.wait_s
-    )
+        failures=settings.max_failures, lost=settings.max_lost, retry_s=settings.retry_s, wait_s=settings.wait_s,
+        lease_s=settings.lease_s,
+    )  # fmt: skip
 
 
 def _move(session: Session, job_id: int, to: JobState, *where: Any, note: str = "", **changes: Any) -> Job:
@@ -260,7 +263,7 @@ def expire(session: Session, rules: Strikes, *, worker: str | None = None) -> li
         rules: after `rules.lost` lost workers a job is quarantined.
         worker: a worker known to be dead, by its name; its leases need not run out.
     """
-    gone = Job.worker.startswith(worker, autoescape=True) if worker else Job.lease_until < after(0)
+    gone = Job.worker.startswith(worker, autoescape=True) if worker else _void(rules)
     moved = []
     for job in session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING, gone)).all():
         with contextlib.suppress(JobMoved):  # its worker renewed or ended it this instant
@@ -305,9 +308,14 @@ def missed(session: Session, root: str) -> Sequence[Job]:
     ).all()
 
 
-def anything_expired(session: Session) -> bool:
-    """Is there a running job whose lease ran out?"""
-    void = sa.select(Job.id).where(Job.state == JobState.RUNNING, Job.lease_until < after(0)).limit(1)
+def _void(rules: Strikes) -> sa.ColumnElement[bool]:
+    """The lease ran out; or the clock was put back, and it would not for hours."""
+    return sa.or_(Job.lease_until < after(0), Job.lease_until > after(10 * rules.lease_s))
+
+
+def anything_expired(session: Session, rules: Strikes) -> bool:
+    """Is there a running job whose lease is void?"""
+    void = sa.select(Job.id).where(Job.state == JobState.RUNNING, _void(rules)).limit(1)
     return session.scalar(void) is not None
 
 

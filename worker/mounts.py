@@ -31,6 +31,7 @@ class Mount:
     source: str  # /dev/sda1, server:/export, //server/share
     fs_type: str
     device: str = ""  # "major:minor"
+    mount_id: str = ""  # another one at every mount, also of the same share
     inner: str = "/"  # the directory inside the file system that is mounted at `point`: differs in bind mounts
 
     @property
@@ -57,7 +58,9 @@ def parse_mounts(mountinfo: str) -> list[Mount]:
         if not separator or len(fields) < 5 or len(rest) < 2:
             continue
         inner, point, fs_type, source = (_unescaped(text) for text in (fields[3], fields[4], rest[0], rest[1]))
-        mounts.append(Mount(point=point, source=source, fs_type=fs_type, device=fields[2], inner=inner))
+        mounts.append(
+            Mount(point=point, source=source, fs_type=fs_type, device=fields[2], mount_id=fields[0], inner=inner)
+        )
     return mounts
 
 

@@ -474,13 +474,20 @@ def test_only_leases_that_ran_out_expire(database: Database) -> None:
     live = _claim(database, _submit(database, path=b"b.tif", sha256=B), "b:1")
     assert live is not None
     with database.writing() as session:
-        assert jobs.anything_expired(session)
+        assert jobs.anything_expired(session, RULES)
         assert [job.id for job in jobs.expire(session, RULES)] == [void]
-        assert not jobs.anything_expired(session)
+        assert not jobs.anything_expired(session, RULES)
     kept = _get(database, void)
     assert (kept.state, kept.lost, kept.lease_until, kept.dispatched_at) == (JobState.QUEUED, 1, None, None)
     assert _get(database, live.id).state is JobState.RUNNING
     assert _events(database, void)[-1] == ("queued", 1, "a:1")
+
+
+def test_a_lease_from_before_the_clock_was_put_back_expires(database: Database) -> None:
+    job_id = _submit(database, state=JobState.RUNNING, lease_until=after(7200), worker="a:1", claim_no=1, lost=1)
+    with database.writing() as session:
+        assert jobs.anything_expired(session, RULES)
+        assert [job.id for job in jobs.expire(session, RULES)] == [job_id]
 
 
 def test_a_dead_worker_s_jobs_come_back_at_once_and_nobody_else_s(database: Database) -> None:
