@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from daemon import scan
 from worker import files
+from worker.overview import database_time
 from worker.settings import Settings
 from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile, absolute, display
 
@@ -56,7 +57,7 @@ def why(session: Session, settings: Settings, path: bytes) -> Explanation:
     unfit = _not_a_file(full, row)
     if unfit is not None:
         return unfit
-    if row is None:
+    if row is None or (row.state is FileState.VANISHED and os.path.lexists(full)):
         return _unseen(full, root, settings)
     job = session.get(Job, row.job_id) if row.job_id is not None and row.state is FileState.SUBMITTED else None
     if job is None:
@@ -173,7 +174,7 @@ _PUBLISHED = {
 
 
 def _queued(session: Session, job: Job) -> str:
-    if job.not_before is not None:
+    if job.not_before is not None and job.not_before > database_time(session):
         return f"Waits until {_at(job.not_before)}, attempt {job.claim_no + 1}. {job.reason}"
     before = session.scalar(
         sa.select(sa.func.count(Job.id)).where(

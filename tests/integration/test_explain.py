@@ -1,0 +1,226 @@
+"""`why PATH` has one true sentence for every kind of path."""
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from daemon.explain import Explanation, why
+from worker import files, jobs
+from worker.db import Database, after
+from worker.files import Stamp
+from worker.settings import RootSettings, Settings
+from worker.tables import FileState, Job, JobState
+
+SHA256 = "a" * 64
+
+
+class Place:
+    """A watched folder with a record, and the question."""
+
+    def __init__(self, database: Database, tmp_path: Path) -> None:
+        self.database = database
+        self.root, self.output = tmp_path / "in", tmp_path / "out"
+        self.root.mkdir()
+        self.output.mkdir()
+        self.settings = Settings(roots=(RootSettings(path=self.root, output=self.output, name="archive"),))
+
+    def watch(self, scanned: bool = True) -> None:
+        with self.database.writing() as session:
+            files.watch_root(
+                session, name="archive", path=bytes(self.root), output=bytes(self.output), mode="scan", fs_type="ext4",
+                identity={}, watcher="me", lease_s=60,
+            )  # fmt: skip
+            if scanned:
+                files.scanned(session, "archive", seconds=1, files=1)
+
+    def file(self, name: bytes, state: FileState = FileState.SETTLING, reason: str = "", exists: bool = True) -> int:
+        if exists:
+            path = self.root / os.fsdecode(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        with self.database.writing() as session:
+            files.found(session, "archive", name, Stamp(1, 1, 1, 1))
+            session.flush()
+            row = files.by_path(session, "archive", name)
+            assert row is not None
+            files.put(session, row.id, state, reason)
+            return row.id
+
+    def job(self, name: bytes, **changes: Any) -> int:
+        file_id = self.file(name)
+        with self.database.writing() as session:
+            row = files.by_path(session, "archive", name)
+            assert row is not None
+            job, _ = jobs.submit(session, row, SHA256, priority=3)
+            files.put(session, file_id, FileState.SUBMITTED, "", job_id=job.id)
+            if changes:
+                session.execute(sa.update(Job).where(Job.id == job.id).values(**changes))
+            return job.id
+
+    def ask(self, path: str | bytes | Path) -> Explanation:
+        raw = os.path.join(bytes(self.root), os.fsencode(path))
+        with self.database.reading() as session:
+            explanation = why(session, self.settings, raw)
+        assert explanation.sentence.isprintable() and explanation.sentence.endswith((".", "?"))
+        assert explanation.path.isprintable()
+        return explanation
+
+
+@pytest.fixture
+def place(database: Database, tmp_path: Path) -> Place:
+    place = Place(database, tmp_path)
+    place.watch()
+    return place
+
+
+def test_a_path_outside(place: Place, tmp_path: Path) -> None:
+    for path in (tmp_path / "elsewhere.tif", "/", place.root.parent, str(place.root) + "side/a.tif"):
+        said = place.ask(path)
+        assert (said.state, said.job_id) == ("outside", None)
+        assert str(place.root) in said.sentence
+
+
+def test_the_root_and_a_folder_in_it(place: Place) -> None:
+    (place.root / "1923").mkdir()
+    assert place.ask(b"").state == place.ask(b"1923").state == place.ask(b"1923/").state == "folder"
+
+
+def test_a_file_not_seen_yet(place: Place) -> None:
+    (place.root / "a.tif").write_bytes(b"x")
+    said = place.ask("a.tif")
+    assert said.state == "unseen" and "one comes every 60 s" in said.sentence
+
+
+def test_a_file_in_a_root_that_nobody_watches_yet(database: Database, tmp_path: Path) -> None:
+    place = Place(database, tmp_path)
+    (place.root / "a.tif").write_bytes(b"x")
+    assert "Is `photochrom up` running?" in place.ask("a.tif").sentence
+    place.watch(scanned=False)
+    assert "has not been scanned" in place.ask("a.tif").sentence
+
+
+def test_a_file_that_never_was(place: Place) -> None:
+    assert place.ask("nothing.tif").state == "missing"
+    assert place.ask("no/folder/nothing.tif").state == "missing"
+
+
+@pytest.mark.parametrize("state", [state for state in FileState if state is not FileState.SUBMITTED])
+def test_a_file_without_a_job_says_its_state_and_reason(place: Place, state: FileState) -> None:
+    place.file(b"a.tif", state, "The reason.", exists=state is not FileState.VANISHED)
+    said = place.ask("a.tif")
+    assert (said.state, said.job_id) == (state.value, None)
+    assert said.sentence.endswith("UTC: The reason.")
+
+
+def test_a_file_that_is_back_and_not_yet_scanned_is_not_said_to_be_gone(place: Place) -> None:
+    place.file(b"a.tif", FileState.VANISHED, "It is no longer in the folder.")
+    said = place.ask("a.tif")
+    assert said.state == "unseen" and "no longer" not in said.sentence
+
+
+def test_names_that_are_ignored(place: Place) -> None:
+    for name in (".DS_Store", "@eaDir/x.jpg", "a.tif.part", "deep/Thumbs.db"):
+        said = place.ask(name)
+        assert said.state == "ignored" and "name pattern" in said.sentence
+
+
+def test_what_is_no_regular_file(place: Place) -> None:
+    (place.root / "link.tif").symlink_to("a.tif")
+    os.mkfifo(place.root / "fifo.tif")
+    assert "symbolic link" in place.ask("link.tif").sentence
+    assert "fifo" in place.ask("fifo.tif").sentence
+    assert place.ask("link.tif").state == place.ask("fifo.tif").state == "ignored"
+
+
+def test_what_cannot_even_be_looked_at(place: Place) -> None:
+    said = place.ask("x" * 300)
+    assert said.state == "blocked" and "ENAMETOOLONG" in said.sentence
+
+
+def test_an_offline_root(place: Place) -> None:
+    place.file(b"a.tif")
+    with place.database.writing() as session:
+        files.set_offline(session, "archive", "Mount it.")
+    said = place.ask("a.tif")
+    assert (said.state, "offline: Mount it." in said.sentence) == ("offline", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"state": JobState.QUEUED}, "Waits in the queue since"),
+        ({"state": JobState.QUEUED, "not_before": after(60), "claim_no": 1, "reason": "Full."}, "Waits until"),
+        ({"state": JobState.QUEUED, "not_before": after(-60), "claim_no": 1, "reason": "Full."}, "Waits in the queue"),
+        ({"state": JobState.RUNNING, "started_at": after(0), "worker": "w", "device": "CPU"}, "by w on CPU."),
+        ({"state": JobState.DONE, "output_path": b"a.tif", "display_output_path": "/out/a.tif",
+          "output_sha256": "b" * 64, "model_version": "v1", "finished_at": after(0), "reason": "Coloured."},
+         "by model v1: /out/a.tif (sha256 " + "b" * 64 + "). Coloured."),
+        ({"state": JobState.NEEDS_REVIEW, "output_path": b"a.tif", "finished_at": after(0), "reason": "Pale."},
+         "needs review"),
+        ({"state": JobState.DUPLICATE, "output_path": b"a.tif", "finished_at": after(0), "reason": "Twin."},
+         "Published as a copy"),
+        ({"state": JobState.SKIPPED, "finished_at": after(0), "reason": "A film."}, "Skipped at"),
+        ({"state": JobState.QUARANTINED, "finished_at": after(0), "reason": "Broken.", "claim_no": 3},
+         "after 3 attempts: Broken. Repair or replace the file, or run `photochrom retry 1`."),
+        ({"state": JobState.SUPERSEDED, "reason": "The scan has new content."}, "Superseded: The scan"),
+    ],
+)  # fmt: skip
+def test_a_file_with_a_job_says_what_became_of_it(place: Place, changes: dict[str, Any], says: str) -> None:
+    job_id = place.job(b"a.tif", **changes)
+    said = place.ask("a.tif")
+    assert (said.state, said.job_id) == (changes["state"].value, job_id)
+    assert says in said.sentence
+
+
+def test_the_place_in_the_queue(place: Place) -> None:
+    for number in range(3):
+        place.job(b"%d.tif" % number)
+    place.job(b"urgent.tif", priority=0)
+    assert "3 before it" in place.ask("2.tif").sentence
+    assert "0 before it" in place.ask("urgent.tif").sentence
+
+
+def test_touched_after_its_job_it_settles(place: Place) -> None:
+    place.job(b"a.tif", state=JobState.DONE, finished_at=dt.datetime.now(dt.UTC))
+    with place.database.writing() as session:
+        row = files.by_path(session, "archive", b"a.tif")
+        assert row is not None
+        files.put(session, row.id, FileState.SETTLING, "It was touched; it must be quiet first.")
+    assert place.ask("a.tif").state == "settling"
+
+
+def test_a_derivative_knows_its_master(place: Place) -> None:
+    job_id = place.job(b"deep/\xff.tif", state=JobState.DONE, output_path=b"deep/\xff.tif", output_sha256=SHA256)
+    said = place.ask(bytes(place.output) + b"/deep/\xff.tif")
+    assert (said.state, said.job_id) == ("derivative", job_id)
+    assert rf"{place.root}/deep/\xff.tif" in said.sentence
+    assert place.ask(place.output / "other.tif").state == "outside"
+
+
+def test_odd_names(place: Place) -> None:
+    for name in (b"\xff\xfe.tif", b"a\nb.tif", b"x" * 251 + b".tif"):
+        place.file(name, FileState.SETTLING, "It waits.")
+        assert place.ask(name).state == "settling"
+
+
+def test_any_spelling_of_a_path_is_the_path(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.file(b"deep/a.tif", FileState.SETTLING, "It waits.")
+    (tmp_path / "by-link").symlink_to(place.root)
+    monkeypatch.chdir(place.root / "deep")
+    for path in (b"a.tif", b"./a.tif", b"../deep/a.tif", bytes(tmp_path / "by-link" / "deep" / "a.tif")):
+        with place.database.reading() as session:
+            assert why(session, place.settings, path).state == "settling", path
+
+
+def test_a_root_reached_by_a_link(database: Database, tmp_path: Path) -> None:
+    place = Place(database, tmp_path)
+    (tmp_path / "link").symlink_to(place.root)
+    real, place.root = place.root, tmp_path / "link"
+    place.settings = Settings(roots=(RootSettings(path=place.root, output=place.output, name="archive"),))
+    place.watch()
+    place.file(b"a.tif", FileState.SETTLING, "It waits.")
+    assert place.ask("a.tif").state == place.ask(real / "a.tif").state == "settling"
