@@ -21,6 +21,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "train": ("worker.commands:train", "Train a generator on a folder of colour photos."),
     "evaluate": ("worker.commands:evaluate", "Score a generator on a folder of colour photos."),
     "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),
+    "recolor": ("worker.model_commands:recolor", "Colour scans again with another version."),
     "watch": ("daemon.processes:watch_", "Only the watcher and dispatcher, for a host of its own."),
     "worker": ("daemon.processes:worker", "Only a colouring worker, for a host of its own."),
     "beat": ("daemon.processes:beat", "Only the scheduler of periodic tasks."),

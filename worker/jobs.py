@@ -102,6 +102,7 @@ def submit(
         return live, False
     if live is not None:
         _move(session, live.id, JobState.SUPERSEDED, note="new content", reason="The scan has new content.")
+        _supersede_reruns(session, file)
     job = Job(
         source_file_id=file.id,
         root=file.root,
@@ -117,6 +118,14 @@ def submit(
     session.flush()
     session.add(JobEvent(job_id=job.id, state=JobState.QUEUED, claim_no=0, note="submitted"))
     return job, True
+
+
+def _supersede_reruns(session: Session, file: SourceFile) -> None:
+    """Open re-runs of a file would wait for ever for its old content."""
+    rerun = sa.select(Job.id).where(Job.source_file_id == file.id, Job.variant != "", Job.state.in_(OPEN))
+    for job_id in session.scalars(rerun).all():
+        reason = "The scan has new content; recolour it again if you want it by this version."
+        _move(session, job_id, JobState.SUPERSEDED, note="new content", reason=reason)
 
 
 def elder_twin() -> sa.Exists:
@@ -255,28 +264,33 @@ def _again(session: Session, job: Job, not_before: Any, reason: str, **fields: A
     )
 
 
-def expire(session: Session, rules: Strikes, *, worker: str | None = None) -> list[Job]:
+def expire(
+    session: Session, rules: Strikes, *, worker: str | None = None, job_id: int | None = None, how: str = ""
+) -> list[Job]:
     """Take back the jobs of workers that are gone: leases that ran out, or all of `worker`'s.
 
     Args:
         session: a writing session.
         rules: after `rules.lost` lost workers a job is quarantined.
         worker: a worker known to be dead, by its name; its leases need not run out.
+        job_id: only this job of the worker's.
+        how: the worker's end, for the evidence: a signal or an exit code.
     """
     gone = Job.worker.startswith(worker, autoescape=True) if worker else _void(rules)
+    gone = sa.and_(gone, sa.true() if job_id is None else Job.id == job_id)
     moved = []
     for job in session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING, gone)).all():
         with contextlib.suppress(JobMoved):  # its worker renewed or ended it this instant
-            moved.append(_take_back(session, job, rules, gone))
+            moved.append(_take_back(session, job, rules, gone, how))
     return moved
 
 
-def _take_back(session: Session, job: Job, rules: Strikes, gone: sa.ColumnElement[bool]) -> Job:
-    why = f"The worker {job.worker} was lost while it had this scan"
+def _take_back(session: Session, job: Job, rules: Strikes, gone: sa.ColumnElement[bool], how: str) -> Job:
+    why = f"The worker {job.worker} was lost while it had this scan" + (f" ({how})" if how else "")
     to, end = JobState.QUEUED, dict[str, Any](reason=f"{why}; it will be done again.", dispatched_at=None)
     if job.lost >= rules.lost:
         to, end = JobState.QUARANTINED, {"reason": f"{why}; lost workers: {job.lost}.", "finished_at": after(0)}
-        end |= {"error_class": "worker_lost", "error_message": why}
+    end |= {"error_class": "worker_lost", "error_message": why}
     return _move(session, job.id, to, _held(job), gone, note=why, lease_until=None, **end)
 
 

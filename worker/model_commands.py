@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import click
 from model import registry
 from model.registry import Version, WeightsError
 from model.store import Store
-from worker import fitness, versions
+from worker import fitness, serving, versions
+from worker import recolor as recolouring
 from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
 from worker.errors import OutputUnwritable, VersionRefused, WeightsBroken
 from worker.learning_tables import CHAMPION, VersionState
@@ -210,3 +212,47 @@ def import_(file: Path) -> None:
                             weights_sha256=version.weights_sha256, state=VersionState.CANDIDATE,
                             parent=version.config.get("training", {}).get("parent"))  # fmt: skip
     click.echo(f"Version {version.name} is here. Next: photochrom models promote {version.name}")
+
+
+@click.command()
+@click.argument("paths", metavar="[PATH]…", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--model", help="The version to colour with [default: the champion].")
+@click.option("--folder", type=click.Path(path_type=Path), multiple=True, help="Only scans in this folder and below.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and how long it would take.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def recolor(paths: tuple[Path, ...], model: str | None, folder: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
+    """Colour scans again with another version, beside their present derivatives: all, or those at PATH….
+
+    The new derivatives are named `<stem>__color@<version>`; the work waits behind all other scans.
+    """
+    settings = load()
+    with _errors(), _record(settings) as database:
+        version = (Store(settings.models).open(model) if model else serving.chosen(settings)).name
+        with database.reading() as session:
+            where = recolouring.places(session, [os.fsencode(path) for path in (*paths, *folder)])
+        planned = recolouring.plan(database, version, where)
+        submitted = 0 if dry_run else recolouring.submit(database, version, where)
+    duration_s = planned.duration_s(settings.worker_processes)
+    if as_json:
+        told = vars(planned) | {"duration_s": duration_s, "submitted": submitted}
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(_plan_text(planned, duration_s))
+    if dry_run:
+        click.echo("Nothing was changed. Leave out --dry-run to do it.")
+    else:
+        click.echo(f"{submitted} jobs wait behind all other scans; `photochrom status` shows how far they are.")
+
+
+def _plan_text(planned: recolouring.Plan, duration_s: float | None) -> str:
+    """A plan as a person reads it."""
+    if not planned.scans:
+        return f"No scan here has a derivative that version {planned.version} would change."
+    lines = [
+        f"{planned.scans} scans ({planned.size_bytes / 1e6:.0f} MB) get a derivative by {planned.version} as well."
+    ]
+    lines += [f"  now by {version}: {count}" for version, count in planned.by.most_common()]
+    lines += [f"  in {folder}: {count}" for folder, count in planned.folders.most_common(10)]
+    if duration_s is not None:
+        lines.append(f"About {duration_s / 60:.1f} min, at {planned.each_s:.1f} s each as in the last jobs.")
+    return "\n".join(lines)

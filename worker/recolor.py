@@ -1,0 +1,149 @@
+"""Colouring again with another version: what that would touch, how long it would take, and the jobs for it.
+
+The old derivative stays; the new one gets the version's name into its own. Only scans whose present content has a
+published derivative are taken, and none that the version has coloured already.
+"""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from worker import jobs
+from worker.db import Database
+from worker.errors import RootMissing
+from worker.queue import PRIORITY
+from worker.tables import FileState, Job, JobState, Root, SourceFile, display
+
+PAGE: Final = 200
+#: the last so many derivatives say how long one takes
+SAMPLE: Final = 500
+
+
+@dataclasses.dataclass(kw_only=True)
+class Plan:
+    """What recolouring touches.
+
+    Attributes:
+        version: the version to colour with.
+        scans: how many scans.
+        size_bytes: of all of them.
+        by: derivatives by the version that made the present one.
+        folders: scans by root and directory, as people write them.
+        each_s: how long one takes, by recorded durations; None while nothing was coloured yet.
+    """
+
+    version: str
+    scans: int = 0
+    size_bytes: int = 0
+    by: Counter[str] = dataclasses.field(default_factory=Counter)
+    folders: Counter[str] = dataclasses.field(default_factory=Counter)
+    each_s: float | None = None
+
+    def duration_s(self, processes: int) -> float | None:
+        """About how long all of it takes with so many colouring processes, in seconds."""
+        return None if self.each_s is None else self.scans * self.each_s / processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A file or a folder below a root."""
+
+    root: str
+    path: bytes
+
+    def holds(self) -> sa.ColumnElement[bool]:
+        """Is a row of `source_files` here, or below?"""
+        here = SourceFile.root == self.root
+        if not self.path:
+            return here
+        below = self.path + b"/"
+        inside = sa.and_(SourceFile.path >= below, SourceFile.path < self.path + b"0")  # "0" follows "/"
+        return sa.and_(here, sa.or_(SourceFile.path == self.path, inside))
+
+
+def places(session: Session, paths: Sequence[bytes]) -> list[Place]:
+    """Where these paths lie in the record.
+
+    Raises:
+        RootMissing: one lies in no watched folder.
+    """
+    roots = {os.path.realpath(root.path): root.name for root in session.scalars(sa.select(Root))}
+    found = []
+    for path in paths:
+        full = os.path.realpath(path)
+        root = next((r for r in roots if full == r or full.startswith(r.rstrip(b"/") + b"/")), None)
+        if root is None:
+            raise RootMissing(f"{display(path)} lies in no watched folder; `photochrom status` lists them.")
+        found.append(Place(roots[root], full[len(root) :].strip(b"/")))
+    return found
+
+
+def plan(database: Database, version: str, where: Sequence[Place]) -> Plan:
+    """What would be coloured again; nothing is changed."""
+    planned = Plan(version=version, each_s=_each_s(database))
+    for page in _pages(database, version, where):
+        for file, made_by in page:
+            planned.scans += 1
+            planned.size_bytes += file.size_bytes
+            planned.by[made_by or "unknown"] += 1
+            planned.folders[f"{file.root}: {display(file.directory) or '.'}"] += 1
+    return planned
+
+
+def submit(database: Database, version: str, where: Sequence[Place]) -> int:
+    """Put a job for each into the queue, behind everything else; returns how many are new."""
+    count = 0
+    for page in _pages(database, version, where):
+        with database.writing() as session:
+            for file, _ in page:
+                _, new = jobs.submit(session, file, str(file.sha256), priority=PRIORITY["backlog"], variant=version,
+                                     model_version=version)  # fmt: skip
+                count += new
+    return count
+
+
+def _pages(database: Database, version: str, where: Sequence[Place]) -> Iterator[list[tuple[SourceFile, str | None]]]:
+    """Files to be coloured again, with the version that coloured them last; page by page, by id."""
+    again = aliased(Job)
+    exists = sa.exists().where(
+        again.source_file_id == SourceFile.id, again.variant == version, again.source_sha256 == SourceFile.sha256,
+        again.state != JobState.SUPERSEDED,
+    )  # fmt: skip
+    query = (
+        sa.select(SourceFile, Job.model_version)
+        .join(Job, Job.id == SourceFile.job_id)
+        .where(
+            SourceFile.state == FileState.SUBMITTED, Job.state.in_(jobs.PUBLISHED),
+            Job.source_sha256 == SourceFile.sha256, Job.model_version != version, ~exists,
+        )
+        .order_by(SourceFile.id)
+        .limit(PAGE)
+    )  # fmt: skip
+    if where:
+        query = query.where(sa.or_(*(place.holds() for place in where)))
+    last = 0
+    while True:
+        with database.reading() as session:
+            page = [(file, made_by) for file, made_by in session.execute(query.where(SourceFile.id > last))]
+            session.expunge_all()
+        if not page:
+            return
+        last = page[-1][0].id
+        yield page
+
+
+def _each_s(database: Database) -> float | None:
+    with database.reading() as session:
+        rows = session.execute(
+            sa.select(Job.started_at, Job.finished_at)
+            .where(Job.state == JobState.DONE, Job.started_at.is_not(None), Job.finished_at.is_not(None))
+            .order_by(Job.id.desc())
+            .limit(SAMPLE)
+        ).all()
+    took_s = [(end - start).total_seconds() for start, end in rows if start and end]
+    return sum(took_s) / len(took_s) if took_s else None
