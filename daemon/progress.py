@@ -11,6 +11,7 @@ from typing import TextIO
 
 from daemon.roots import watch_mode
 from worker.errors import ExitCode
+from worker.jobs import PUBLISHED
 from worker.mounts import Mount, mount_of
 from worker.overview import Overview
 from worker.settings import RootSettings, Settings
@@ -175,7 +176,7 @@ def summary(
     """What this run did, where it lies, what went wrong with which file, and what to do next."""
     ended = [f"{count} {state.replace('_', ' ')}" for state, count in sorted(overview.ended_since.items()) if count]
     lines = [f"In this run: {', '.join(ended) or 'nothing to do'}."]
-    if overview.ended_since:
+    if not PUBLISHED.isdisjoint(overview.ended_since):
         lines.append(f"Results are in {', '.join(str(root.output) for root in settings.watched)}.")
     if waiting := _unfinished(overview):
         lines.append(f"{_files(waiting)} still to be done: the next start goes on there.")

@@ -228,6 +228,7 @@ def test_the_summary_names_what_went_wrong_and_the_next_step(tmp_path: Path) -> 
     assert f"retry 7 --state-dir {tmp_path}" in text
     assert "why '/a/b c.tif'" in text
     assert "1 file still to be done" in text
+    assert "Results" not in progress.summary(_seen(ended_since={"quarantined": 1}), settings, [], [])
     assert progress.summary(EMPTY, settings, [], []) == "In this run: nothing to do."
 
 
