@@ -23,7 +23,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),
     "recolor": ("worker.model_commands:recolor", "Colour scans again with another version."),
     "watch": ("daemon.processes:watch_", "Only the watcher and dispatcher, for a host of its own."),
-    "worker": ("daemon.processes:worker", "Only a colouring worker, for a host of its own."),
+    "worker": ("worker.commands:worker", "Only a colouring worker, for a host of its own."),
     "beat": ("daemon.processes:beat", "Only the scheduler of periodic tasks."),
     "migrate": ("daemon.processes:migrate_", "Bring the database to this version's schema."),
     "doctor": ("daemon.questions:doctor", "Check settings, folders, database, broker, weights."),

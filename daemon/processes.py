@@ -1,13 +1,12 @@
 """The verbs that run something: the supervisor and its parts."""
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
 from worker import log
-from worker.settings import Settings, load
+from worker.settings import choose, load
 
 FOLDER = click.Path(path_type=Path)
 
@@ -24,7 +23,7 @@ def up(inbox: Path | None, output: Path | None, drain: bool) -> None:
     """
     from daemon.up import up as run
 
-    sys.exit(run(_settings(inbox=inbox, output=output), drain=drain, out=sys.stdout))
+    sys.exit(run(choose(inbox=inbox, output=output), drain=drain, out=sys.stdout))
 
 
 @click.command("watch")
@@ -35,25 +34,6 @@ def watch_() -> None:
     settings = load()
     log.configure(settings.log_level)
     watch(settings)
-
-
-@click.command()
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where the net runs [default: auto].")
-@click.option("--processes", type=click.IntRange(1), help="How many scans are worked on at a time [default: 1].")
-def worker(device: str | None, processes: int | None) -> None:
-    """Take jobs from the queue and colour scans, until SIGTERM (the job in hand is finished first)."""
-    settings = _settings(device=device, worker_processes=processes)
-    from worker import queue
-    from worker.db import open_database, refuse_unmigrated
-
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
-    database.dispose()
-    name = os.environ.get("PHOTOCHROM_WORKER", f"worker-{os.getpid()}")
-    queue.app.worker_main(
-        ["worker", "--queues", queue.COLORIZE_QUEUE, "--hostname", f"{name}@%h", "--loglevel", settings.log_level,
-         "--without-gossip", "--without-mingle"]
-    )  # fmt: skip
 
 
 @click.command()
@@ -75,11 +55,3 @@ def migrate_() -> None:
     settings = load()
     migrate(settings.database)
     click.echo("The database is at this version's schema. Next: photochrom watch, photochrom worker, photochrom beat.")
-
-
-def _settings(**overrides: object) -> Settings:
-    """The settings in force; what the command line said goes into the environment, for the processes we start."""
-    for name, value in overrides.items():
-        if value is not None:
-            os.environ[f"PHOTOCHROM_{name.upper()}"] = os.path.abspath(value) if isinstance(value, Path) else str(value)
-    return load()

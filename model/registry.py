@@ -105,6 +105,21 @@ def load_generator(version: Version) -> "keras.Model":
     from model.networks import build_generator  # only here: listing versions needs no TensorFlow
     from model.weights_file import WeightsFileError, read_weights
 
+    check_weights(version)
+    try:
+        generator = build_generator(architecture_from(version.config["architecture"]))
+        read_weights(generator, weights_path(version))
+    except (ConfigError, WeightsFileError, KeyError) as error:
+        raise WeightsError(f"Version {version.name} cannot be loaded: {error}") from error
+    return generator
+
+
+def check_weights(version: Version) -> None:
+    """Compare the weights on disk with the recorded sha256; loads nothing.
+
+    Raises:
+        WeightsError: the file is missing, or not the one recorded.
+    """
     path = weights_path(version)
     try:
         digest = sha256_of(path)
@@ -115,12 +130,6 @@ def load_generator(version: Version) -> "keras.Model":
             f"The weights {path} are not those that version {version.name} was published with "
             f"(sha256 {digest[:12]}…, recorded {version.weights_sha256[:12]}…); install them again."
         )
-    try:
-        generator = build_generator(architecture_from(version.config["architecture"]))
-        read_weights(generator, path)
-    except (ConfigError, WeightsFileError, KeyError) as error:
-        raise WeightsError(f"Version {version.name} cannot be loaded: {error}") from error
-    return generator
 
 
 def sha256_of(path: Path) -> str:

@@ -5,6 +5,9 @@ import dataclasses
 import importlib
 import json
 import os
+import secrets
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +26,7 @@ from worker.errors import (
     TrainingStopped,
     WeightsBroken,
 )
-from worker.settings import load
+from worker.settings import Settings, choose, load
 
 if TYPE_CHECKING:
     from model.evaluate import EvaluationReport
@@ -221,6 +224,54 @@ def _table(report: "EvaluationReport") -> str:
         figures = " ".join(f"{score.figures[figure]:>12.4f}" for figure in names)
         lines.append(f"{name:<18} {score.photos:>6} {figures}")
     return "\n".join(lines)
+
+
+@click.command()
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where the net runs [default: auto].")
+@click.option("--processes", type=click.IntRange(1), help="How many scans are worked on at a time [default: 1].")
+def worker(device: str | None, processes: int | None) -> None:
+    """Take jobs from the queue and colour scans, until SIGTERM (the job in hand is finished first)."""
+    settings = choose(device=device, worker_processes=processes)
+    from worker import queue
+    from worker.db import open_database, refuse_unmigrated
+
+    database = open_database(settings.database)
+    refuse_unmigrated(database)
+    database.dispose()
+    _refuse_to_start_without(settings)
+    # inherited by the colouring processes, whose claims begin with it; `up` has set it already
+    name = os.environ.setdefault("PHOTOCHROM_WORKER", f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
+    queue.app.worker_main(
+        ["worker", "--queues", queue.COLORIZE_QUEUE, "--hostname", f"{name}@%h", "--loglevel", settings.log_level,
+         "--without-gossip", "--without-mingle"]
+    )  # fmt: skip
+
+
+def _refuse_to_start_without(settings: Settings) -> None:
+    """See that there is a version to serve and the device that was asked for; this process never loads TensorFlow.
+
+    Raises:
+        WeightsBroken: not one version has the weights that it was published with.
+        DependencyMissing: a GPU is asked for and there is none.
+    """
+    from model.registry import WeightsError, check_weights
+    from model.store import Store
+
+    store, problems = Store(settings.models), []
+    for name in store.names():
+        try:
+            check_weights(store.open(name))
+            break
+        except WeightsError as error:
+            problems.append(str(error))
+    else:
+        raise WeightsBroken(" ".join(problems) or "There are no weights. Install Photochrom again.")
+    if settings.device == "gpu":
+        asked = subprocess.run(
+            [sys.executable, "-c", "from model import device; device.choose('gpu')"], capture_output=True, text=True
+        )
+        if asked.returncode:
+            raise DependencyMissing(asked.stderr.strip().rpartition("\n")[2].partition(": ")[2])
 
 
 def examine_weights() -> str:

@@ -194,6 +194,20 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise UnknownSetting(f"{config_file()} cannot be read: {error}. Correct the file.") from error
 
 
+def choose(**overrides: object) -> Settings:
+    """The settings in force once `overrides` (those that are not None) are in the environment too.
+
+    The environment is how they reach the processes that this one starts.
+
+    Raises:
+        UnknownSetting: as `load`.
+    """
+    for name, value in overrides.items():
+        if value is not None:
+            os.environ[PREFIX + name.upper()] = os.path.abspath(value) if isinstance(value, Path) else str(value)
+    return load()
+
+
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     """Extra environment variables are not refused by pydantic-settings itself."""
     known = {name.upper() for name in Settings.model_fields} | {name.removeprefix(PREFIX) for name in NOT_SETTINGS}
