@@ -1,89 +1,48 @@
-"""From a scan and its chroma to the written derivative, strip by strip, and the proof that its L* is the master's."""
+"""From a scan and its chroma to the written derivative; the proof that its L* is the master's is in `worker.proof`."""
 
 import contextlib
 import dataclasses
 import hashlib
 import os
-import struct
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyvips
 
-from model import lab
 from model.chroma import ChromaUpsampler
 from model.colorizer import Colorizer
-from worker import fault
-from worker.errors import OutputBlocked
-from worker.headers import Header
-from worker.marking import Origin, packet
+from worker.classes import InputClass
+from worker.colouring import colour_page, controlled
+from worker.errors import OutputBlocked, ScanUnsupported
+from worker.jpeg_writer import JpegWriter
+from worker.marking import Origin
+from worker.metadata import carry
+from worker.png_writer import PngWriter
+from worker.policy import Policy
 from worker.profiles import srgb_profile
 from worker.proof import LStarReport, Rendered, check, verify
 from worker.publish import output_errors
 from worker.scans import Scan
-from worker.writers import JpegWriter, PngWriter, Sheet, TiffWriter, Writer
+from worker.tiff_writer import TiffWriter
+from worker.writers import Sheet, Writer
 
-__all__ = ["LStarReport", "Origin", "Policy", "Rendered", "check", "render", "verify"]
-
-Floats = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.unsignedinteger]
+__all__ = ["LStarReport", "Origin", "Policy", "Rendered", "check", "controlled", "render", "verify"]
 
 #: about so many bytes of RGB per strip
 _STRIP_BYTES: Final = 4 * 2**20
-#: mean chroma is taken from every n-th pixel of every n-th row
-_CHROMA_STEP: Final = 4
-#: L*a*b* units that a temperature of 1 moves mid-tones towards yellow
-_WARMTH: Final = 12.0
 #: qualities tried when the one asked for moves L* beyond the limit (strong film grain)
 _JPEG_LADDER: Final = (98, 100)
 _JPEG_SIDE: Final = 65_500  # libjpeg's limit
-_SUFFIXES: Final = {
-    "tiff": (b".tif", b".tiff"), "png": (b".png",), "jpeg": (b".jpg", b".jpeg", b".jpe", b".jfif"),
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Policy:
-    """How derivatives are written and coloured; recorded with each."""
-
-    kind: str = "same"  # same, tiff, png, jpeg
-    depth: str = "same"  # same, 8, 16; a JPEG always has 8
-    tiff_compression: str = "deflate"  # deflate, none, lzw, zstd
-    jpeg_quality: int = 95
-    strength: float = 1.0  # 0 gray .. 1 the model's colours
-    saturation: float = 1.0
-    temperature: float = 0.0  # -1 cooler .. 1 warmer
-    digital_source_type: str = "compositeWithTrainedAlgorithmicMedia"
-    threads: int = 2
-
-    def kind_for(self, scan_kind: str) -> str:
-        """The kind written for a scan of that kind; TIFF where the scan's own cannot be written."""
-        kind = scan_kind if self.kind == "same" else self.kind
-        return kind if kind in _SUFFIXES else "tiff"
-
-    def depth_for(self, kind: str, bit_depth: int) -> int:
-        """Bits per channel written."""
-        if kind == "jpeg":
-            return 8
-        return bit_depth if self.depth == "same" else int(self.depth)
-
-    def extension(self, scan_kind: str, source_suffix: bytes) -> bytes:
-        """The derivative's suffix with its dot: the source's own where it fits the kind written."""
-        suffixes = _SUFFIXES[self.kind_for(scan_kind)]
-        return source_suffix if source_suffix.lower() in suffixes else suffixes[0]
 
 
 def render(scan: Scan, colorizer: Colorizer, target: int, *, policy: Policy, origin: Origin) -> Rendered:
-    """Colour a scan and write its derivative.
+    """Colour a scan, every page of it, and write its derivative.
 
-    The net runs once, on the scan's small copy; L* passes through in strips and comes out unchanged.
+    The net runs once per page, on the page's small copy; L* passes through in strips and comes out unchanged.
 
     Args:
-        scan: open.
+        scan: open, its first page.
         colorizer: warm.
         target: descriptor of an empty file opened for reading and writing; not synchronised here.
         policy: what to write.
@@ -91,12 +50,11 @@ def render(scan: Scan, colorizer: Colorizer, target: int, *, policy: Policy, ori
 
     Raises:
         ScanTruncated, ScanBroken: the scan does not decode.
+        ScanUnsupported: a page is not for us, or the kind asked for cannot hold the scan.
         OutputFull, OutputBlocked: the target cannot be written.
     """
-    chroma = controlled(colorizer.chroma(scan.small), scan.small, policy)
-    upsampler = ChromaUpsampler(chroma, scan.small, scan.width, scan.height)
-    xmp = packet(origin, policy.digital_source_type)
-    rendered = _written(scan, upsampler, target, policy, xmp)
+    _refuse(scan, policy)
+    rendered = _written(scan, colorizer, target, policy, origin)
     if rendered.kind != "jpeg":
         return rendered
     for quality in (quality for quality in _JPEG_LADDER if quality > policy.jpeg_quality):
@@ -104,136 +62,94 @@ def render(scan: Scan, colorizer: Colorizer, target: int, *, policy: Policy, ori
             break
         os.ftruncate(target, 0)
         os.lseek(target, 0, os.SEEK_SET)
-        rendered = _written(scan, upsampler, target, dataclasses.replace(policy, jpeg_quality=quality), xmp)
+        finer = dataclasses.replace(policy, jpeg_quality=quality)
+        rendered = _written(scan, colorizer, target, finer, origin)
         note = f"JPEG quality {quality} instead of {policy.jpeg_quality}, to keep L*"
         rendered = dataclasses.replace(rendered, warnings=(*rendered.warnings, note))
     return rendered
 
 
-def _written(scan: Scan, upsampler: ChromaUpsampler, target: int, policy: Policy, xmp: bytes) -> Rendered:
+def _refuse(scan: Scan, policy: Policy) -> None:
+    """What the kind to be written cannot hold."""
+    kind = policy.kind_for(scan.kind)
+    if scan.pages > 1 and kind != "tiff":
+        raise ScanUnsupported(
+            f"The scan has {scan.pages} pages and a {kind.upper()} holds one: set output_format to tiff."
+        )
+    if kind == "jpeg" and max(scan.width, scan.height) > _JPEG_SIDE:
+        raise ScanUnsupported(f"A JPEG cannot be {scan.width} × {scan.height} px: set output_format to tiff.")
+
+
+def _written(scan: Scan, colorizer: Colorizer, target: int, policy: Policy, origin: Origin) -> Rendered:
     """One writing of the file, from its start."""
     kind = policy.kind_for(scan.kind)
-    depth = policy.depth_for(kind, scan.bit_depth)
-    rows = max(8, min(128, _STRIP_BYTES // (scan.width * 3 * depth // 8)))
-    sheet = _sheet(scan, depth, rows, xmp)
-    warnings = list(scan.warnings)
-    if depth < scan.bit_depth:
-        warnings.append(f"{scan.bit_depth} bits were written as {depth}")
-    digest = hashlib.sha256()
+    digest, means, warnings = hashlib.sha256(), [], [*scan.warnings]
+    writer: Writer | None = None
     with _named_output_errors():
-        writer = _writer(kind, target, sheet, policy)
         try:
-            mean = _run(scan, upsampler, writer, sheet, digest.update, policy)
+            for page in scan.all_pages():
+                sheet, notes = _sheet(page, policy, origin)
+                warnings += notes
+                writer = _next_page(writer, kind, target, sheet, policy, scan.header.total_pixels)
+                chroma = _chroma(page, colorizer, policy)
+                upsampler = ChromaUpsampler(chroma, page.small, page.width, page.height)
+                mean = colour_page(
+                    page.strips(sheet.rows), upsampler, writer,
+                    bit_depth=sheet.bit_depth, threads=policy.threads, hashed=digest.update,
+                )  # fmt: skip
+                means += [mean] if chroma.any() else []
         except BaseException:
-            writer.abort()
+            if writer:
+                writer.abort()
             raise
-        writer.finish()
+        if writer:
+            writer.finish()
     return Rendered(
-        width=scan.width, height=scan.height, bit_depth=depth, kind=kind, mean_chroma=round(mean, 3),
-        pixels_sha256=digest.hexdigest(), warnings=tuple(warnings),
+        width=scan.width, height=scan.height, bit_depth=policy.depth_for(kind, scan.bit_depth), kind=kind,
+        pages=scan.pages, mean_chroma=round(float(np.mean(means)), 3) if means else 0.0,
+        pixels_sha256=digest.hexdigest(), model_version=origin.model_version, warnings=tuple(dict.fromkeys(warnings)),
     )  # fmt: skip
 
 
-def controlled(chroma: Floats, light: Floats, policy: Policy) -> Floats:
-    """The model's chroma under the operator's controls.
-
-    Args:
-        chroma: a*, b* `[h, w, 2]`.
-        light: a small L* of the same picture, any size; only its mean is used.
-        policy: strength, saturation, temperature.
-
-    Returns:
-        a*, b* `[h, w, 2]`; temperature moves b* most in mid-tones, nothing in black and white.
-    """
-    if policy.strength == 1.0 and policy.saturation == 1.0 and policy.temperature == 0.0:
-        return chroma
-    tone = float(light.mean()) / 100.0
-    shift = np.array([0.0, policy.temperature * _WARMTH * 4 * tone * (1 - tone)], np.float32)
-    moved: Floats = (chroma * np.float32(policy.saturation) + shift) * np.float32(policy.strength)
-    return moved
+def _chroma(page: Scan, colorizer: Colorizer, policy: Policy) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """a*, b* of a page `[h, w, 2]`; none for a blank or two-toned page among others, which stays as it is."""
+    if page.pages > 1 and page.input_class in (InputClass.BLANK, InputClass.BITONAL):
+        return np.zeros((2, 2, 2), np.float32)
+    return controlled(colorizer.chroma(page.small), page.small, policy)
 
 
-def _writer(kind: str, target: int, sheet: Sheet, policy: Policy) -> Writer:
-    if kind == "jpeg" and max(sheet.width, sheet.height) > _JPEG_SIDE:
-        raise OutputBlocked(
-            f"A JPEG cannot be {sheet.width} × {sheet.height} px: set output_format to tiff for this root."
-        )
+def _next_page(
+    writer: Writer | None, kind: str, target: int, sheet: Sheet, policy: Policy, total_pixels: int
+) -> Writer:
+    """The writer at the start of a page: a new one for the first."""
+    if isinstance(writer, TiffWriter):
+        writer.end_page()
+        writer.begin(sheet)
+        return writer
     if kind == "jpeg":
         return JpegWriter(target, sheet, policy.jpeg_quality)
-    return PngWriter(target, sheet) if kind == "png" else TiffWriter(target, sheet, policy.tiff_compression)
+    if kind == "png":
+        return PngWriter(target, sheet)
+    return TiffWriter(target, sheet, policy.tiff_compression, total_pixels * 3 * sheet.bit_depth // 8)
 
 
-def _sheet(scan: Scan, depth: int, rows: int, xmp: bytes) -> Sheet:
-    return Sheet(
-        width=scan.width, height=scan.height, bit_depth=depth, rows=rows, icc=srgb_profile(), xmp=xmp,
-        orientation=scan.orientation, exif=_orientation_block(scan.header), x_resolution=scan.x_resolution,
-        y_resolution=scan.y_resolution, resolution_unit=scan.resolution_unit,
+def _sheet(page: Scan, policy: Policy, origin: Origin) -> tuple[Sheet, list[str]]:
+    """What is written besides a page's pixels, and warnings."""
+    kind = policy.kind_for(page.kind)
+    depth = policy.depth_for(kind, page.bit_depth)
+    carried = carry(
+        page.header, *page.bytes, origin, kind=kind, words=policy.words, source_type=policy.digital_source_type
+    )
+    warnings = list(carried.warnings)
+    if depth < page.bit_depth:
+        warnings.append(f"{page.bit_depth} bits were written as {depth}")
+    sheet = Sheet(
+        width=page.width, height=page.height, bit_depth=depth,
+        rows=max(8, min(128, _STRIP_BYTES // (page.width * 3 * depth // 8))), icc=srgb_profile(), xmp=carried.xmp,
+        iptc=carried.iptc, tags=carried.tags, below=carried.below, orientation=page.orientation,
+        x_resolution=page.x_resolution, y_resolution=page.y_resolution, resolution_unit=page.resolution_unit,
     )  # fmt: skip
-
-
-def _orientation_block(header: Header) -> bytes:
-    """A minimal EXIF block with the orientation; empty when it is upright."""
-    if header.orientation == 1:
-        return b""
-    return struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 274, 3, 1, header.orientation, 0, 0)
-
-
-def _run(
-    scan: Scan,
-    upsampler: ChromaUpsampler,
-    writer: Writer,
-    sheet: Sheet,
-    hashed: Callable[[bytes], object],
-    policy: Policy,
-) -> float:
-    """Every strip through the pool, in order; returns the mean chroma."""
-
-    def work(top: int, light: Floats) -> tuple[Codes, bytes, float, int]:
-        codes, chroma = colour_strip(upsampler, top, light, sheet.bit_depth)
-        return codes, writer.encode(codes), float(chroma.sum(dtype=np.float64)), chroma.size
-
-    total, count, top = 0.0, 0, 0
-    waiting: deque[Future[tuple[Codes, bytes, float, int]]] = deque()
-
-    def take() -> None:
-        nonlocal total, count
-        codes, data, chroma, number = waiting.popleft().result()
-        hashed(codes.astype(codes.dtype.newbyteorder("<"), copy=False).tobytes())
-        writer.append(data)
-        fault.point("half_written")
-        total, count = total + chroma, count + number
-
-    with ThreadPoolExecutor(policy.threads) as pool:
-        try:
-            for light in scan.strips(sheet.rows):
-                waiting.append(pool.submit(work, top, light))
-                top += len(light)
-                if len(waiting) > policy.threads:
-                    take()
-            while waiting:
-                take()
-        finally:
-            for future in waiting:
-                future.cancel()
-    return total / max(count, 1)
-
-
-def colour_strip(upsampler: ChromaUpsampler, top: int, light: Floats, bit_depth: int) -> tuple[Codes, Floats]:
-    """One strip in colour.
-
-    Args:
-        upsampler: of the picture.
-        top: index of the strip's first row.
-        light: L* `[rows, W]`.
-        bit_depth: 8 or 16.
-
-    Returns:
-        sRGB codes `[rows, W, 3]`, and the chroma of a sample of its pixels.
-    """
-    a, b = lab.compress_chroma(light, *upsampler.rows(top, light))
-    codes = lab.quantise(lab.srgb_from_lab(light, a, b), light, bit_depth)
-    step = (slice(None, None, _CHROMA_STEP), slice(None, None, _CHROMA_STEP))
-    return codes, np.hypot(a[step], b[step])
+    return sheet, warnings
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ class Header:
     planar: bool = False
     tiled: bool = False
     pages: int = 1
+    total_pixels: int = 0  # of all pages
     directory_index: int = 0  # of the page, among all directories of a TIFF
     orientation: int = 1
     x_resolution: float | None = None
@@ -156,7 +157,9 @@ def _tiff(read: Read, size: int, page: int) -> Header:
         sample_format=_SAMPLE_FORMAT.get(directory.number(339, 1), "unknown"),
         compression=COMPRESSION.get(compression, f"number {compression}"),
         planar=directory.number(284, 1) == 2 and directory.number(277, 1) > 1, tiled=324 in directory.tags,
-        pages=len(pages), directory_index=index, orientation=_orientation(directory),
+        pages=len(pages), directory_index=index,
+        total_pixels=sum(d.number(256, 0) * d.number(257, 0) for _, d in pages),
+        orientation=_orientation(directory),
         x_resolution=resolution[282], y_resolution=resolution[283],
         resolution_unit={1: "none", 3: "cm"}.get(directory.number(296, 2), "inch") if resolution[282] else "none",
         icc=directory.data(34675), big_endian=directory.order == ">", directory=directory,

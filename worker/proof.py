@@ -14,6 +14,7 @@ from model import lab
 from worker.decoders import Codes, decode
 from worker.errors import ScanError, VerifyFailed
 from worker.headers import Header, read_header
+from worker.marking import is_marked
 from worker.scans import MAX_PIXELS, STRIP_ROWS, Scan, Source, open_scan, opened_descriptor, reader
 
 Floats = npt.NDArray[np.float32]
@@ -36,9 +37,12 @@ class Rendered:
     height: int
     bit_depth: int
     kind: str
+    pages: int
     mean_chroma: float
     #: of the pixels as handed to the encoder; what a lossless file decodes to
     pixels_sha256: str
+    #: version named in the marking
+    model_version: str
     warnings: tuple[str, ...]
 
     @property
@@ -59,8 +63,11 @@ class LStarReport:
     height: int
     bit_depth: int
     kind: str
+    pages: int
     #: sha256 of the derivative's decoded RGB, little endian, row by row
     pixels_sha256: str
+    #: its XMP packet
+    xmp: bytes = dataclasses.field(default=b"", repr=False)
 
     @property
     def within(self) -> bool:
@@ -78,7 +85,8 @@ class LStarReport:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return dataclasses.asdict(self) | {"within": self.within, "limit": self.limit}
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "xmp"}
+        return facts | {"within": self.within, "limit": self.limit}
 
 
 def verify(
@@ -106,23 +114,31 @@ def check(rendered: Rendered, report: LStarReport) -> None:
     """Compare what was meant with what was read back.
 
     Raises:
-        VerifyFailed: size, depth, kind or (lossless) pixels differ.
+        VerifyFailed: size, depth, kind, marking or (lossless) pixels differ.
     """
-    meant = (rendered.width, rendered.height, rendered.bit_depth, rendered.kind)
-    found = (report.width, report.height, report.bit_depth, report.kind)
+    meant = (rendered.width, rendered.height, rendered.bit_depth, rendered.kind, rendered.pages)
+    found = (report.width, report.height, report.bit_depth, report.kind, report.pages)
     if meant != found:
         raise VerifyFailed(f"The derivative was written as {meant} and reads as {found}: it will be made again.")
     if rendered.kind != "jpeg" and rendered.pixels_sha256 != report.pixels_sha256:
         raise VerifyFailed("The derivative does not read as it was written: check the disk; it will be made again.")
+    if not is_marked(report.xmp, rendered.model_version):
+        raise VerifyFailed("The derivative does not say that AI made its colours: it will be made again.")
 
 
 def _compared(scan: Scan, derivative: Source) -> LStarReport:
     with opened_descriptor(derivative) as descriptor:
         size = os.fstat(descriptor).st_size
-        with _as_verify_failed():
-            header = read_header(reader(descriptor, size), size)
-        _same_size(scan, header)
-        return _report(header, zip(scan.strips(STRIP_ROWS), _read_back(descriptor, header), strict=True))
+        tally = _Tally()
+        for page in scan.all_pages():
+            with _as_verify_failed():
+                header = read_header(reader(descriptor, size), size, page.page)
+            _same_shape(page, header)
+            for light, codes in zip(page.strips(STRIP_ROWS), _read_back(descriptor, header), strict=True):
+                tally.add(light, codes)
+            if page is scan:
+                first = header
+    return tally.report(first)
 
 
 @contextlib.contextmanager
@@ -139,7 +155,9 @@ def _read_back(descriptor: int, header: Header) -> Iterator[Codes]:
         yield from decode(descriptor, header, STRIP_ROWS)
 
 
-def _same_size(scan: Scan, header: Header) -> None:
+def _same_shape(scan: Scan, header: Header) -> None:
+    if header.pages != scan.pages:
+        raise VerifyFailed(f"The derivative has {header.pages} pages and its master {scan.pages}: they are no pair.")
     if (scan.width, scan.height) != (header.width, header.height):
         raise VerifyFailed(
             f"The derivative has {header.width} × {header.height} px and its master {scan.width} × {scan.height}: "
@@ -149,20 +167,30 @@ def _same_size(scan: Scan, header: Header) -> None:
         raise VerifyFailed("The derivative is not RGB of 8 or 16 bits: it was not made by Photochrom.")
 
 
-def _report(header: Header, pairs: Iterator[tuple[Floats, Codes]]) -> LStarReport:
-    digest = hashlib.sha256()
-    histogram = np.zeros(_BINS, np.int64)
-    largest, total = 0.0, 0.0
-    for light, codes in pairs:
+class _Tally:
+    """|ΔL*| gathered strip by strip."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._histogram = np.zeros(_BINS, np.int64)
+        self._largest, self._total, self._pixels = 0.0, 0.0, 0
+
+    def add(self, light: Floats, codes: Codes) -> None:
+        """A strip: the master's L* `[rows, W]` and the derivative's codes `[rows, W, 3]`."""
         difference = np.abs(lab.srgb_lightness(codes) - light)
-        largest = max(largest, float(difference.max()))
-        total += float(difference.sum(dtype=np.float64))
-        histogram += np.bincount((difference * _BINS_PER_UNIT).astype(np.int32).ravel(), minlength=_BINS)[:_BINS]
-        digest.update(codes.astype(codes.dtype.newbyteorder("<"), copy=False).tobytes())
-    pixels = header.width * header.height
-    percentile = int(np.searchsorted(histogram.cumsum(), 0.999 * pixels)) + 1  # the bin's upper edge
-    return LStarReport(
-        max=round(largest, 6), p99_9=min(percentile / _BINS_PER_UNIT, round(largest, 6)), mean=round(total / pixels, 6),
-        pixels=pixels, width=header.width, height=header.height, bit_depth=header.bit_depth, kind=header.kind,
-        pixels_sha256=digest.hexdigest(),
-    )  # fmt: skip
+        self._largest = max(self._largest, float(difference.max()))
+        self._total += float(difference.sum(dtype=np.float64))
+        self._pixels += difference.size
+        steps = (difference * _BINS_PER_UNIT).astype(np.int32).ravel()
+        self._histogram += np.bincount(steps, minlength=_BINS)[:_BINS]
+        self._digest.update(codes.astype(codes.dtype.newbyteorder("<"), copy=False).tobytes())
+
+    def report(self, header: Header) -> LStarReport:
+        """The result; size, depth and marking are those of the first page."""
+        bin_below = int(np.searchsorted(self._histogram.cumsum(), 0.999 * self._pixels))
+        largest, mean = round(self._largest, 6), round(self._total / self._pixels, 6)
+        return LStarReport(
+            max=largest, p99_9=min((bin_below + 1) / _BINS_PER_UNIT, largest), mean=mean,
+            pixels=self._pixels, width=header.width, height=header.height, bit_depth=header.bit_depth,
+            kind=header.kind, pages=header.pages, pixels_sha256=self._digest.hexdigest(), xmp=header.xmp or b"",
+        )  # fmt: skip

@@ -4,6 +4,7 @@ The file is read through the descriptor that the pipeline opened (read-only) and
 hashed. Nothing is ever silently wrong: what is not understood is refused by name.
 """
 
+import builtins
 import contextlib
 import dataclasses
 import os
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from worker import profiles
 from worker.classes import InputClass, classify
 from worker.decoders import Codes, decode, set_up_libvips
-from worker.errors import ScanTruncated, ScanUnreadable, ScanUnsupported, ScanVanished
+from worker.errors import ScanError, ScanTruncated, ScanUnreadable, ScanUnsupported, ScanVanished
 from worker.headers import Header, read_header
 
 __all__ = ["InputClass", "Scan", "open_scan", "set_up_libvips"]
@@ -60,6 +61,7 @@ class Scan:
     _tone: profiles.Tone
     _descriptor: int
     _owned: bool
+    _choices: "_Choices"
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +75,12 @@ class Scan:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
 
+    @property
+    def bytes(self) -> tuple[Callable[[int, int], builtins.bytes], int]:
+        """The file's bytes at any place, and its size."""
+        size = os.fstat(self._descriptor).st_size
+        return reader(self._descriptor, size), size
+
     def strips(self, rows: int = STRIP_ROWS) -> Iterator[Floats]:
         """L* 0..100 of the whole page, top to bottom, `[<= rows, width]` float32; may be called again.
 
@@ -82,6 +90,19 @@ class Scan:
         """
         for codes in decode(self._descriptor, self.header, rows):
             yield self._tone.lightness(codes)
+
+    def all_pages(self) -> Iterator["Scan"]:
+        """This page and those after it.
+
+        Raises:
+            ScanUnsupported, ScanTruncated, ScanBroken: one of them cannot be taken; the sentence says which.
+        """
+        yield self
+        for page in range(self.page + 1, self.pages):
+            try:
+                yield _opened(self._descriptor, False, dataclasses.replace(self._choices, page=page))
+            except ScanError as error:
+                raise type(error)(f"Page {page + 1} of {self.pages}: {error}") from error
 
     def describe(self) -> dict[str, object]:
         """The facts of the scan, ready for JSON."""
@@ -117,30 +138,40 @@ def open_scan(
     """
     descriptor, owned = _descriptor(source)
     try:
-        return _opened(descriptor, owned, assumed_gray_trc, max_pixels, force, page)
+        return _opened(descriptor, owned, _Choices(assumed_gray_trc, max_pixels, force, page))
     except BaseException:
         if owned:
             os.close(descriptor)
         raise
 
 
-def _opened(descriptor: int, owned: bool, trc: str, max_pixels: int, force: bool, page: int) -> Scan:
+@dataclasses.dataclass(frozen=True)
+class _Choices:
+    """What `open_scan` was asked for, kept for the other pages."""
+
+    assumed_gray_trc: str
+    max_pixels: int
+    force: bool
+    page: int
+
+
+def _opened(descriptor: int, owned: bool, choices: _Choices) -> Scan:
     size = os.fstat(descriptor).st_size
-    header = read_header(reader(descriptor, size), size, page)
-    _refuse(header, max_pixels)
+    header = read_header(reader(descriptor, size), size, choices.page)
+    _refuse(header, choices.max_pixels)
     warnings = ["an alpha channel that hides nothing was left out"] if header.extra else []
-    tone = _tone(header, trc, warnings)
+    tone = _tone(header, choices.assumed_gray_trc, warnings)
     small, histogram = survey(decode(descriptor, header, STRIP_ROWS), header, tone)
     input_class = classify(small, histogram)
-    if not force:
-        _refuse_class(input_class)
+    if not choices.force:
+        _refuse_class(input_class, header.pages)
     return Scan(
         width=header.width, height=header.height, bit_depth=16 if header.bit_depth > 8 else 8, kind=header.kind,
-        page=page, pages=header.pages, orientation=header.orientation, x_resolution=header.x_resolution,
+        page=choices.page, pages=header.pages, orientation=header.orientation, x_resolution=header.x_resolution,
         y_resolution=header.y_resolution, resolution_unit=header.resolution_unit,
         profile=profiles.describe(header.icc) if header.icc else "none", tone=tone.name, input_class=input_class,
         warnings=tuple(warnings), small=np.ascontiguousarray(small[..., 0]), header=header, _tone=tone,
-        _descriptor=descriptor, _owned=owned,
+        _descriptor=descriptor, _owned=owned, _choices=choices,
     )  # fmt: skip
 
 
@@ -209,12 +240,14 @@ def _refusal(header: Header) -> str | None:
         (header.compression not in ("none", "lzw", "deflate", "packbits", "jpeg"),
          f"is compressed by {header.compression}: save it with LZW, Deflate or none"),
         (header.planar and header.tiled, "stores its channels apart in tiles: save it with interleaved channels"),
-        (header.pages > 1, f"has {header.pages} pages: split it into one file per page"),
     )  # fmt: skip
     return next((reason for holds, reason in reasons if holds), None)
 
 
-def _refuse_class(input_class: InputClass) -> None:
+def _refuse_class(input_class: InputClass, pages: int) -> None:
+    """Raise for a picture that is not for us; among other pages a blank or printed one is left as it is."""
+    if pages > 1 and input_class != InputClass.COLOUR:
+        return
     why = {
         InputClass.COLOUR: "The picture has colours already: use --force to colour it anew.",
         InputClass.BITONAL: "The picture has only two tones (print, line art): use --force to colour it anyway.",

@@ -151,7 +151,7 @@ def test_it_says_what_it_is(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_big_tiff_reads_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.writers._CLASSIC_LIMIT", 1000)
+    monkeypatch.setattr("worker.tiff_writer._CLASSIC_LIMIT", 1000)
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     _write(source, _codes(16), "tiff")
     _, rendered, report = _render(source, target)

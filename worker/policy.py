@@ -1,0 +1,46 @@
+"""How derivatives are written and coloured: the operator's choices, recorded with each."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+#: kinds that can be written, with the suffixes that fit them; the first is ours
+SUFFIXES: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "tiff": (b".tif", b".tiff"), "png": (b".png",), "jpeg": (b".jpg", b".jpeg", b".jpe", b".jfif"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The choices for one job."""
+
+    kind: str = "same"  # same, tiff, png, jpeg
+    depth: str = "same"  # same, 8, 16; a JPEG always has 8
+    tiff_compression: str = "deflate"  # deflate, none, lzw, zstd
+    jpeg_quality: int = 95
+    strength: float = 1.0  # 0 gray .. 1 the model's colours
+    saturation: float = 1.0
+    temperature: float = 0.0  # -1 cooler .. 1 warmer
+    digital_source_type: str = "compositeWithTrainedAlgorithmicMedia"
+    threads: int = 2
+
+    @property
+    def words(self) -> str:
+        """The controls, for the derivative's history."""
+        return f"strength {self.strength:g}, saturation {self.saturation:g}, temperature {self.temperature:g}"
+
+    def kind_for(self, scan_kind: str) -> str:
+        """The kind written for a scan of that kind; TIFF where the scan's own cannot be written."""
+        kind = scan_kind if self.kind == "same" else self.kind
+        return kind if kind in SUFFIXES else "tiff"
+
+    def depth_for(self, kind: str, bit_depth: int) -> int:
+        """Bits per channel written."""
+        if kind == "jpeg":
+            return 8
+        return bit_depth if self.depth == "same" else int(self.depth)
+
+    def extension(self, scan_kind: str, source_suffix: bytes) -> bytes:
+        """The derivative's suffix with its dot: the source's own where it fits the kind written."""
+        suffixes = SUFFIXES[self.kind_for(scan_kind)]
+        return source_suffix if source_suffix.lower() in suffixes else suffixes[0]
