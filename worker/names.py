@@ -8,7 +8,7 @@ from typing import Final
 #: longest file name on the file systems we meet (ext4, XFS, NTFS, SMB), bytes
 NAME_BYTES: Final = 255
 #: names we use for files under work; recognised by `is_temporary`
-_TEMPORARY: Final = re.compile(rb"\.photochrom-[0-9A-Za-z]{1,40}-[0-9]{1,12}-[0-9a-f]{8}\.part")
+_TEMPORARY: Final = re.compile(rb"\.photochrom-([0-9A-Za-z]{1,40})-([0-9]{1,12})-[0-9a-f]{8}\.part")
 
 
 def derivative_names(relative: bytes, extension: bytes, *, version: str | None = None) -> tuple[bytes, ...]:
@@ -56,6 +56,12 @@ def temporary_name(job_id: int | str, claim_no: int) -> bytes:
     """A hidden name for a file under work, unlike any other; says whose it is."""
     job = re.sub(r"[^0-9A-Za-z]", "", str(job_id))[:40] or "x"
     return f".photochrom-{job}-{claim_no}-{secrets.token_hex(4)}.part".encode()
+
+
+def is_left_by_earlier_claim(name: bytes, job_id: int | str, claim_no: int) -> bool:
+    """Whether a file name is that of the same job's temporary file under an older claim, which is void."""
+    found = _TEMPORARY.fullmatch(name)
+    return found is not None and found[1] == str(job_id).encode() and int(found[2]) < claim_no
 
 
 def is_temporary(name: bytes) -> bool:

@@ -61,7 +61,7 @@ def prepare() -> Bench:
     database = open_database(settings.database)
     serving = Serving(Store(settings.models), database)
     colorizer = serving.champion()
-    name = f"{os.environ.get('PHOTOCHROM_WORKER') or socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    name = f"{_worker_name()}{os.getpid()}:{uuid.uuid4().hex[:8]}"
     logger.info("worker_ready", extra={"worker": name, "device": colorizer.device, "model": colorizer.version.name})
     return Bench(settings, database, serving, name)
 
@@ -89,6 +89,30 @@ def run(job_id: int) -> None:
         with _lease(bench, job):
             _settle(bench, job)
         fault.point("finished")
+
+
+def take_back(job_id: int, how: str) -> None:
+    """A colouring process of this worker died with a job in hand: it goes back into the queue at once.
+
+    If that fails, the lease sweep does it when the lease runs out.
+
+    Args:
+        job_id: what it may have had in hand.
+        how: its end, as the pool tells it.
+    """
+    settings = load()
+    try:
+        database = open_database(settings.database)
+        with database.writing() as session:
+            jobs.expire(session, jobs.strikes(settings), worker=_worker_name(), job_id=job_id, how=how.rstrip("."))
+        database.dispose()
+    except (PhotochromError, sa.exc.SQLAlchemyError):
+        logger.warning("not_taken_back", extra={"job_id": job_id}, exc_info=True)
+
+
+def _worker_name() -> str:
+    """What the names of this worker's colouring processes begin with: its first process has set it for all."""
+    return f"{os.environ.get('PHOTOCHROM_WORKER') or socket.gethostname()}:"
 
 
 def _settle(bench: Bench, job: Job) -> None:

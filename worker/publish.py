@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from worker.errors import OutputBlocked, OutputFull
-from worker.names import derivative_names, is_temporary, temporary_name
+from worker.names import derivative_names, is_left_by_earlier_claim, is_temporary, temporary_name
 
 __all__ = ["Planned", "Publication", "Published", "copy_into", "derivative_names", "output_errors", "sweep_temporaries"]
 
@@ -106,6 +106,8 @@ class Publication:
         self.fd = -1
         with output_errors():
             self._directory = open_directory(self.output_root, self._relative)
+            if claim_no > 1:
+                _remove_left_behind(self._directory, job_id, claim_no)
             try:
                 # readable by others only once it has its name; its mode is set by `commit`
                 self.fd = os.open(
@@ -248,6 +250,14 @@ def copy_into(publication: Publication, output_root: bytes | str | Path, path: b
     finally:
         os.close(source)
     return True
+
+
+def _remove_left_behind(directory: int, job_id: int | str, claim_no: int) -> None:
+    """Remove what this job's dead workers left half-written here; if one of them lives after all, it is fenced."""
+    with suppress(OSError):
+        for name in map(os.fsencode, os.listdir(directory)):
+            if is_left_by_earlier_claim(name, job_id, claim_no):
+                os.unlink(name, dir_fd=directory)
 
 
 def sweep_temporaries(output_root: bytes | str | Path, *, older_than_s: float) -> list[bytes]:

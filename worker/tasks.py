@@ -6,7 +6,8 @@ import signal
 import sys
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_init
+from billiard.exceptions import WorkerLostError
+from celery.signals import setup_logging, task_failure, worker_process_init
 
 from worker import log, pipeline, queue
 from worker.settings import load
@@ -24,6 +25,13 @@ def colorize(job_id: int) -> None:
 def tidy() -> None:
     """Remove what dead workers left half-written in the output folders."""
     pipeline.tidy()
+
+
+@task_failure.connect(sender=colorize)
+def _lost(args: Any = (), exception: BaseException | None = None, **_: Any) -> None:
+    """In a worker's first process: one of its colouring processes died, and how is known here alone."""
+    if isinstance(exception, WorkerLostError):
+        pipeline.take_back(int(args[0]), str(exception))
 
 
 @setup_logging.connect

@@ -264,7 +264,8 @@ def running(base: Path, **environ: str) -> Iterator[Plant]:
     with installation.up(PHOTOCHROM_FAULT=str(faults), **environ) as process:
         url = environ.get("PHOTOCHROM_DATABASE_URL") or f"sqlite:///{installation.state_dir / 'photochrom.db'}"
         log = installation.state_dir / "logs" / "worker.log"
-        wait_for(lambda: log.exists() and "worker_ready" in log.read_text(), 100, "the worker is warm")
+        wait_for(lambda: process.poll() is not None or (log.exists() and "worker_ready" in log.read_text()), 100, "warm")
+        assert process.poll() is None, (base / "up.log").read_text()
         database = open_database(url)
         try:
             yield Plant(installation, process.pid, database, faults)

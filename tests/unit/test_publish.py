@@ -71,6 +71,20 @@ def test_leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_later_claim_removes_what_the_same_jobs_dead_workers_left(tmp_path: Path) -> None:
+    stays = [
+        names.temporary_name(70, 1),
+        names.temporary_name(7, 3),
+        names.temporary_name(7, 4),
+        b".photochrom-7-1.part",
+    ]
+    for name in (names.temporary_name(7, 1), names.temporary_name(7, 2), *stays):
+        (tmp_path / os.fsdecode(name)).touch()
+    with publish.Publication(tmp_path, b"", job_id=7, claim_no=3):
+        assert {os.fsencode(path.name) for path in tmp_path.iterdir()} > set(stays)
+    assert {os.fsencode(path.name) for path in tmp_path.iterdir()} == set(stays)
+
+
 def test_a_foreign_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "a__color.tif").write_bytes(b"somebody else's")
     done = _publish(tmp_path, b"a.tif", b"ours")

@@ -1,0 +1,181 @@
+"""The broker may lose, repeat, delay or refuse everything: the rows are the truth."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from cells import Cell
+from installation import Installation, processes_of, wait_for
+from plant import Plant, assert_invariants, cut_off
+
+from daemon.broker import EmbeddedBroker
+from worker.db import migrate, open_database
+from worker.settings import broker_socket
+from worker.tables import JobState
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def client(plant: Plant) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(broker_socket(plant.installation.state_dir)), socket_timeout=5)
+
+
+def send_again(plant: Plant, ids: list[int], times: int) -> None:
+    """Messages that nobody should have sent."""
+    code = f"from worker import queue\nfor _ in range({times}):\n    for i in {ids}: queue.send(i, 3)"
+    subprocess.run([sys.executable, "-c", code], env=plant.installation.environ, cwd="/", check=True, timeout=60)
+
+
+def queued(plant: Plant, folder: str, count: int) -> None:
+    """Wait until all have rows and their messages are out."""
+    wait_for(lambda: len(jobs := plant.jobs(folder)) == count and all(
+        job.dispatched_at or job.state is not JobState.QUEUED for job in jobs), 30, "all are dispatched")  # fmt: skip
+
+
+def test_flushall(plant: Plant, cell: Cell) -> None:
+    originals = plant.drop("flush", 8)
+    queued(plant, "flush", 8)
+    client(plant).flushall()
+    ended = time.time()
+    cell.recovered("FLUSHALL with a full queue", plant.settle("flush", 8) - ended)
+    assert_invariants(plant, originals, "flush")
+
+
+def test_message_lost(plant: Plant, cell: Cell) -> None:
+    """As when a worker dies between taking a message and noting that it has it (kombu's BRPOP window)."""
+    os.kill(plant.part("worker"), signal.SIGSTOP)
+    originals = plant.drop("lost", 3)
+    queued(plant, "lost", 3)
+    lists = [key for key in client(plant).keys("photochrom:colorize*") if client(plant).type(key) == b"list"]
+    taken = sum(client(plant).rpop(key) is not None for key in lists for _ in range(2))
+    os.kill(plant.part("worker"), signal.SIGCONT)
+    ended = time.time()
+    assert taken, "no message was there to lose"
+    cell.recovered("messages lost in the BRPOP window", plant.settle("lost", 3) - ended)
+    assert_invariants(plant, originals, "lost")
+
+
+def test_message_duplicated(plant: Plant, cell: Cell) -> None:
+    plant.arm("claimed", "stop")
+    originals = plant.drop("five", 3)
+    plant.hit("claimed")
+    child = plant.coloring()[0]
+    send_again(plant, [job.id for job in plant.jobs("five")], 5)
+    os.kill(child, signal.SIGCONT)
+    ended = time.time()
+    cell.recovered("every message delivered six times", plant.settle("five", 3) - ended)
+    assert_invariants(plant, originals, "five")
+    assert {job.claim_no for job in plant.jobs("five")} == {1}
+
+
+@pytest.mark.slow
+def test_stale_message_replayed(plant: Plant, cell: Cell) -> None:
+    originals = plant.drop("stale", 2)
+    plant.settle("stale", 2)
+    before = {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("stale")}
+    send_again(plant, [*before, 10**9, -1], 2)
+    more = plant.drop("after-stale", 1)  # behind them in the queue
+    plant.settle("after-stale", 1)
+    assert {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("stale")} == before
+    assert_invariants(plant, originals, "stale")
+    assert_invariants(plant, more, "after-stale")
+    cell.held("messages of finished and of unknown jobs replayed")
+
+
+@pytest.mark.slow
+def test_broker_killed(plant: Plant, cell: Cell) -> None:
+    originals = plant.drop("broker", 8)
+    queued(plant, "broker", 8)
+    ended = time.time()
+    cut_off(plant.broker())
+    cell.recovered("SIGKILL of the broker with a full queue", plant.settle("broker", 8) - ended)
+    assert_invariants(plant, originals, "broker")
+
+
+@pytest.mark.slow
+def test_broker_restarted_three_times(plant: Plant, cell: Cell) -> None:
+    originals = plant.drop("thrice", 8)
+    queued(plant, "thrice", 8)
+    for _ in range(3):
+        before = plant.broker()
+        cut_off(before)
+        wait_for(lambda before=before: plant.broker() != before and _answers(plant), 30, "the broker is back")
+        time.sleep(1)
+    ended = time.time()
+    cell.recovered("broker killed and restarted three times", plant.settle("thrice", 8) - ended)
+    assert_invariants(plant, originals, "thrice")
+
+
+def _answers(plant: Plant) -> bool:
+    try:
+        return bool(client(plant).ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.mark.slow
+def test_broker_stopped_for_a_minute(plant: Plant, cell: Cell) -> None:
+    originals = plant.drop("frozen", 6)
+    queued(plant, "frozen", 6)
+    broker = plant.broker()
+    os.kill(broker, signal.SIGSTOP)
+    time.sleep(60)
+    os.kill(broker, signal.SIGCONT)
+    ended = time.time()
+    cell.recovered("SIGSTOP of the broker for 60 s", plant.settle("frozen", 6) - ended)
+    assert_invariants(plant, originals, "frozen")
+
+
+@pytest.fixture
+def parts() -> Iterator[Plant]:
+    """A watcher and a worker on their own, and no broker yet."""
+    base = Path(tempfile.mkdtemp(prefix="photochrom-parts-"))
+    installation = Installation(base)
+    for folder in (installation.inbox, installation.output, installation.state_dir / "logs", base / "faults"):
+        folder.mkdir(parents=True)
+    url = f"sqlite:///{installation.state_dir / 'photochrom.db'}"
+    migrate(url)
+    environ = installation.environ | {
+        "PHOTOCHROM_INBOX": str(installation.inbox), "PHOTOCHROM_OUTPUT": str(installation.output),
+        "PHOTOCHROM_FAULT": str(base / "faults"),
+    }  # fmt: skip
+    started = []
+    for verb in ("watch", "worker"):
+        with (installation.state_dir / "logs" / f"{verb}.log").open("wb") as log:
+            started.append(subprocess.Popen(installation.command(verb), env=environ, cwd=base, stdout=log, stderr=log))
+    database = open_database(url)
+    try:
+        yield Plant(installation, os.getpid(), database, base / "faults")
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(30)
+        database.dispose()
+        for pid in processes_of(installation.state_dir):
+            cut_off(pid)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_broker_down_at_start(parts: Plant, cell: Cell) -> None:
+    originals = parts.drop("early", 3)
+    parts.wait_jobs("early", 3, 60)
+    time.sleep(15)
+    assert {job.state for job in parts.jobs("early")} == {JobState.QUEUED}, "the rows are there without a broker"
+    broker = EmbeddedBroker(parts.installation.state_dir)
+    broker.start()
+    try:
+        ended = time.time()
+        cell.recovered("broker down when watcher and worker start", parts.settle("early", 3) - ended)
+        assert_invariants(parts, originals, "early")
+    finally:
+        broker.stop()
