@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from worker import log
+from worker.errors import UnknownSetting
 from worker.settings import choose, load
 
 FOLDER = click.Path(path_type=Path)
@@ -23,7 +24,13 @@ def up(inbox: Path | None, output: Path | None, drain: bool) -> None:
     """
     from daemon.up import up as run
 
-    sys.exit(run(choose(inbox=inbox, output=output), drain=drain, out=sys.stdout))
+    settings = choose(inbox=inbox, output=output)
+    if settings.roots and (inbox or output):
+        raise UnknownSetting(
+            "--inbox and --output name one folder, but the settings have [[roots]]. "
+            "Leave the options out, or take the [[roots]] out of photochrom.toml."
+        )
+    sys.exit(run(settings, drain=drain, out=sys.stdout))
 
 
 @click.command("watch")

@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 import sqlalchemy as sa
 
-from worker.db import Database, open_database, refuse_unmigrated
+from worker.db import Database, missing_file, open_database, refuse_unmigrated, without_password
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
 from worker.settings import Settings, config_file, load
 from worker.tables import JOB_STATUS, JobState
@@ -25,10 +24,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contextmanager
 def _record(settings: Settings) -> Iterator[Database]:
     """The database of this installation, which must be there already: a question creates nothing."""
-    url = sa.make_url(settings.database)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+    if (file := missing_file(settings.database)) is not None:
         raise DatabaseUnusable(
-            f"There is no database at {url.database}. Start `photochrom up` first, or name the right --state-dir."
+            f"There is no database at {file}. Start `photochrom up` first, or name the right --state-dir."
         )
     database = open_database(settings.database)
     refuse_unmigrated(database)
@@ -134,7 +132,7 @@ def why(path: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**31 - 1), nargs=-1, required=True)
 def retry(ids: tuple[int, ...]) -> None:
     """Send quarantined or skipped jobs back into the queue, their strikes forgiven."""
     from worker import jobs
@@ -161,7 +159,7 @@ def config(as_json: bool) -> None:
     values = settings.model_dump(mode="json")
     for name in ("database_url", "broker_url"):
         if values[name]:
-            values[name] = sa.make_url(values[name]).render_as_string(hide_password=True)
+            values[name] = without_password(values[name])
     if as_json:
         _print_json(values)
         return

@@ -109,7 +109,7 @@ def open_database(url: str) -> Database:
             pass
     except (SQLAlchemyError, OSError, ImportError) as error:
         raise DatabaseUnusable(
-            f"The database at {_without_password(url)} cannot be opened: {_first_line(error)}. Correct database_url."
+            f"The database at {without_password(url)} cannot be opened: {_first_line(error)}. Correct database_url."
         ) from error
     return Database(engine)
 
@@ -158,7 +158,7 @@ def migrate(url: str) -> None:
         command.upgrade(alembic_config(database), "head")
     except (SQLAlchemyError, CommandError) as error:
         raise DatabaseUnusable(
-            f"The database at {_without_password(url)} could not be migrated: {_first_line(error)}. "
+            f"The database at {without_password(url)} could not be migrated: {_first_line(error)}. "
             "Nothing is lost; see the log, then start again."
         ) from error
     finally:
@@ -211,8 +211,7 @@ def has_tables(url: str) -> bool:
     Raises:
         DatabaseUnusable: a server does not answer.
     """
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+    if missing_file(url) is not None:
         return False
     database = open_database(url)
     try:
@@ -221,12 +220,30 @@ def has_tables(url: str) -> bool:
         database.dispose()
 
 
+def missing_file(url: str) -> Path | None:
+    """The SQLite file that this URL names, if it is not there (opening it would make it).
+
+    Raises:
+        DatabaseUnusable: the URL is malformed.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except SQLAlchemyError as error:
+        raise DatabaseUnusable(
+            f"database_url is no SQLAlchemy URL: {_first_line(error)}. Correct database_url."
+        ) from error
+    if parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file():
+        return None
+    return Path(parsed.database or "")
+
+
 def _first_line(error: BaseException) -> str:
     cause = error.__cause__ or error
     return str(cause).strip().splitlines()[0].rstrip(".") if str(cause).strip() else type(cause).__name__
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """A database's or a Redis broker's URL as it may be shown and logged."""
     try:
         return sa.make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
