@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from model import lab
 from model.chroma import ChromaUpsampler
+from worker import fault
 from worker.policy import Policy
 from worker.writers import Codes, Writer
 
@@ -101,6 +102,7 @@ def colour_page(
         for strip in _in_order(pool, work, strips, threads):
             hashed(strip.codes.astype(strip.codes.dtype.newbyteorder("<"), copy=False).tobytes())
             writer.append(strip.encoded)
+            fault.point("half_written")
             total, count = total + strip.chroma, count + strip.sampled
     return total / max(count, 1)
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from model import device
 from model.colorizer import Colorizer
 from model.store import Store
-from worker import derivative, fault, jobs, log, originals, publish, scans
+from worker import derivative, fault, jobs, log, originals, publish, recovery, scans
 from worker.db import Database, open_database
 from worker.errors import (
     DependencyMissing,
@@ -35,8 +35,6 @@ from worker.settings import Settings, load
 from worker.tables import Job, JobState, Root, absolute, display
 
 logger = logging.getLogger(__name__)
-
-TIDY_OLDER_THAN_S = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +59,7 @@ def prepare() -> Bench:
     database = open_database(settings.database)
     serving = Serving(Store(settings.models), database)
     colorizer = serving.champion()
-    name = f"{_worker_name()}{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    name = f"{recovery.worker_name()}{os.getpid()}:{uuid.uuid4().hex[:8]}"
     logger.info("worker_ready", extra={"worker": name, "device": colorizer.device, "model": colorizer.version.name})
     return Bench(settings, database, serving, name)
 
@@ -89,30 +87,6 @@ def run(job_id: int) -> None:
         with _lease(bench, job):
             _settle(bench, job)
         fault.point("finished")
-
-
-def take_back(job_id: int, how: str) -> None:
-    """A colouring process of this worker died with a job in hand: it goes back into the queue at once.
-
-    If that fails, the lease sweep does it when the lease runs out.
-
-    Args:
-        job_id: what it may have had in hand.
-        how: its end, as the pool tells it.
-    """
-    settings = load()
-    try:
-        database = open_database(settings.database)
-        with database.writing() as session:
-            jobs.expire(session, jobs.strikes(settings), worker=_worker_name(), job_id=job_id, how=how.rstrip("."))
-        database.dispose()
-    except (PhotochromError, sa.exc.SQLAlchemyError):
-        logger.warning("not_taken_back", extra={"job_id": job_id}, exc_info=True)
-
-
-def _worker_name() -> str:
-    """What the names of this worker's colouring processes begin with: its first process has set it for all."""
-    return f"{os.environ.get('PHOTOCHROM_WORKER') or socket.gethostname()}:"
 
 
 def _settle(bench: Bench, job: Job) -> None:
@@ -292,6 +266,7 @@ def _publish(
     fault.point("published")
     with bench.database.writing() as session:
         jobs.finish(session, job, state, reason=reason, **target, **fields)
+    fault.point("recorded")
     logger.info("job_finished", extra={"state": state, "output": target["display_output_path"]})
 
 
@@ -309,16 +284,6 @@ def _copy_twin(bench: Bench, job: Job, root: Root, twin: Job, replaces: set[str]
         _publish(bench, job, publication, extension, replaces, JobState.DUPLICATE, reason,
                  duplicate_of=twin.id, pixels_sha256=twin.pixels_sha256, report=twin.report)  # fmt: skip
     return True
-
-
-def tidy() -> None:
-    """Remove temporary files that dead workers left in the output folders."""
-    database = prepare().database
-    with database.reading() as session:
-        outputs = [root.output for root in session.scalars(sa.select(Root))]
-    for output in outputs:
-        for path in publish.sweep_temporaries(output, older_than_s=TIDY_OLDER_THAN_S):
-            logger.info("temporary_removed", extra={"path": display(path)})
 
 
 def colorize_file(colorizer: Colorizer, settings: Settings, source: Path, output: Path) -> Path:

@@ -45,6 +45,7 @@ class Installation:
     """One state directory with its inbox and output."""
 
     base: Path
+    prefix: tuple[str, ...] = ()
 
     @property
     def inbox(self) -> Path:
@@ -64,7 +65,7 @@ class Installation:
         return clean | {"PHOTOCHROM_STATE_DIR": str(self.state_dir), "PHOTOCHROM_SETTLE_S": "1"}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "daemon.cli", *arguments]
+        return [*self.prefix, sys.executable, "-m", "daemon.cli", *arguments]
 
     def run(self, *arguments: str, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,16 +255,18 @@ def cut_off(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def running(base: Path, **environ: str) -> Iterator[Plant]:
+def running(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator[Plant]:
     """A plant with its first colouring process warm; afterwards SIGTERM, and nothing may be left."""
-    installation = Installation(base)
+    installation = Installation(base, tuple(prefix))
     installation.inbox.mkdir(exist_ok=True)
     faults = base / "faults"
     faults.mkdir(exist_ok=True)
     with installation.up(PHOTOCHROM_FAULT=str(faults), **environ) as process:
         url = environ.get("PHOTOCHROM_DATABASE_URL") or f"sqlite:///{installation.state_dir / 'photochrom.db'}"
         log = installation.state_dir / "logs" / "worker.log"
-        wait_for(lambda: process.poll() is not None or (log.exists() and "worker_ready" in log.read_text()), 100, "warm")
+        wait_for(
+            lambda: process.poll() is not None or (log.exists() and "worker_ready" in log.read_text()), 100, "warm"
+        )
         assert process.poll() is None, (base / "up.log").read_text()
         database = open_database(url)
         try:

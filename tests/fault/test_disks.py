@@ -1,0 +1,193 @@
+"""Full, read-only, forbidden and missing disks: nothing is lost, no strike is counted, and it goes on by itself."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+from cells import Cell
+from installation import wait_for
+from mounts import fill, mount, own_mounts, tmpfs, unmount, without_privileges
+from plant import Plant, assert_invariants, manifest, running
+
+from worker.tables import FileState, JobState, Root, RootState, SourceFile
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """A plant whose inbox, output and state directory are small file systems of their own."""
+    own_mounts()
+    base = tmp_path_factory.mktemp("disks")
+    store = base / "store"
+    with tmpfs(store, "40m", "share"), tmpfs(base / "output", "24m"), tmpfs(base / "state", "24m"):
+        (base / "inbox").mkdir()
+        mount("--bind", store, base / "inbox")
+        try:
+            with running(base, without_privileges()) as plant:
+                yield plant
+        finally:
+            unmount(base / "inbox")
+
+
+def no_strikes(plant: Plant, folder: str) -> None:
+    assert {job.failures + job.lost for job in plant.jobs(folder)} == {0}, "a strike was counted"
+
+
+def waits(plant: Plant, folder: str) -> None:
+    """Until a job of the folder waits because of what the test did."""
+
+    def one_waits() -> bool:
+        return any(job.claim_no and job.state is JobState.QUEUED and job.not_before for job in plant.jobs(folder))
+
+    wait_for(one_waits, 60, "a job waits")
+
+
+def test_output_full(disks: Plant, cell: Cell) -> None:
+    filler = fill(disks.output)
+    originals = disks.drop("full", 3)
+    disks.wait_jobs("full", 3)
+    time.sleep(15)
+    assert {job.state for job in disks.jobs("full")} <= {JobState.QUEUED, JobState.RUNNING}
+    filler.unlink()
+    began = time.time()
+    cell.recovered("ENOSPC on the output", disks.settle("full", 3) - began)
+    no_strikes(disks, "full")
+    assert_invariants(disks, originals, "full")
+
+
+def test_output_full_at_the_last_moment(disks: Plant, cell: Cell) -> None:
+    disks.arm("synchronised", "raise ENOSPC")
+    originals = disks.drop("last", 1)
+    began = disks.hit("synchronised")
+    cell.recovered("ENOSPC when the temporary file is synchronised", disks.settle("last", 1) - began)
+    no_strikes(disks, "last")
+    assert_invariants(disks, originals, "last")
+
+
+def test_quota(disks: Plant, cell: Cell) -> None:
+    disks.arm("half_written", "raise EDQUOT")
+    originals = disks.drop("quota", 1)
+    began = disks.hit("half_written")
+    cell.recovered("EDQUOT in the middle of writing", disks.settle("quota", 1) - began)
+    no_strikes(disks, "quota")
+    assert_invariants(disks, originals, "quota")
+
+
+@pytest.mark.parametrize("error", ["EIO", "ESTALE"])
+def test_source_does_not_read(disks: Plant, cell: Cell, error: str) -> None:
+    disks.arm("reading", f"raise {error}")
+    originals = disks.drop(f"read-{error}", 1)
+    began = disks.hit("reading")
+    cell.recovered(f"{error} while the scan is read", disks.settle(f"read-{error}", 1) - began)
+    no_strikes(disks, f"read-{error}")
+    assert_invariants(disks, originals, f"read-{error}")
+
+
+def test_output_read_only(disks: Plant, cell: Cell) -> None:
+    mount("-o", "remount,ro", disks.output)
+    originals = disks.drop("erofs", 2)
+    waits(disks, "erofs")
+    mount("-o", "remount,rw", disks.output)
+    began = time.time()
+    cell.recovered("EROFS on the output", disks.settle("erofs", 2) - began)
+    no_strikes(disks, "erofs")
+    assert_invariants(disks, originals, "erofs")
+
+
+def test_output_forbidden(disks: Plant, cell: Cell) -> None:
+    disks.output.chmod(0o500)
+    originals = disks.drop("eacces", 2)
+    waits(disks, "eacces")
+    disks.output.chmod(0o700)
+    began = time.time()
+    cell.recovered("EACCES on the output, then granted", disks.settle("eacces", 2) - began)
+    no_strikes(disks, "eacces")
+    assert_invariants(disks, originals, "eacces")
+
+
+def test_scan_forbidden(disks: Plant, cell: Cell) -> None:
+    """Blocked, visible with its errno, and taken once it may be read."""
+    made = disks.installation.base / "forbidden"
+    made.mkdir()
+    shutil.copy(next(disks.inbox.rglob("*.png")), made / "0.png")
+    (made / "0.png").write_bytes((made / "0.png").read_bytes() + b"\0")
+    (made / "0.png").chmod(0)
+    shutil.copytree(made, disks.inbox / "forbidden")
+    path = disks.inbox / "forbidden" / "0.png"
+
+    def state() -> SourceFile | None:
+        with disks.database.reading() as session:
+            return session.query(SourceFile).filter_by(path=b"forbidden/0.png").one_or_none()
+
+    wait_for(
+        lambda: (row := state()) and row.state is FileState.BLOCKED and "EACCES" in row.reason, 30, "it is blocked"
+    )
+    path.chmod(0o400)
+    began = time.time()
+    ended = disks.settle("forbidden", 1)
+    assert_invariants(disks, manifest(disks.inbox / "forbidden"), "forbidden")
+    cell.recovered("EACCES on a scan, then granted", ended - began)
+
+
+def test_state_directory_full(disks: Plant, cell: Cell) -> None:
+    """Database, broker and logs cannot write."""
+    state = disks.installation.state_dir
+    filler = fill(state)
+    originals = disks.drop("state", 3)
+    time.sleep(20)
+    filler.unlink()
+    began = time.time()
+    cell.recovered("ENOSPC on database, broker file and logs for 20 s", disks.settle("state", 3) - began)
+    assert_invariants(disks, originals, "state")
+
+
+def test_root_unmounted_and_remounted(disks: Plant, cell: Cell) -> None:
+    """The empty folder beneath the share proves nothing: no file vanishes, queued work waits."""
+    disks.arm("before_claim", "stop")
+    originals = disks.drop("away", 4)
+    disks.hit("before_claim")
+    (child,) = disks.coloring()
+    disks.wait_jobs("away", 4)
+    unmount(disks.inbox)
+    os.kill(child, 18)  # SIGCONT
+
+    def root() -> Root:
+        with disks.database.reading() as session:
+            return session.query(Root).one()
+
+    wait_for(lambda: root().state is RootState.OFFLINE, 15, "the root is offline")
+    time.sleep(8)
+    with disks.database.reading() as session:
+        files = [row.state for row in session.query(SourceFile) if row.path.startswith(b"away/")]
+    assert files == [FileState.SUBMITTED] * 4, "something was concluded from the empty folder"
+    mount("--bind", disks.installation.base / "store", disks.inbox)
+    began = time.time()
+    wait_for(lambda: root().state is RootState.ONLINE, 15, "the root is online")
+    cell.recovered("root unmounted with work queued, then remounted", disks.settle("away", 4) - began)
+    no_strikes(disks, "away")
+    assert_invariants(disks, originals, "away")
+
+
+def test_root_replaced(disks: Plant, cell: Cell) -> None:
+    """Another share in its place, and then the right one again."""
+    before = manifest(disks.output)
+    unmount(disks.inbox)
+    other = disks.installation.base / "other"
+    with tmpfs(other, "4m", "another-share"):
+        (other / "stranger.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        mount("--bind", other, disks.inbox)
+        time.sleep(12)
+        with disks.database.reading() as session:
+            assert session.query(Root).one().state is RootState.OFFLINE
+            assert session.query(SourceFile).filter_by(path=b"stranger.png").one_or_none() is None
+        unmount(disks.inbox)
+        mount("--bind", disks.installation.base / "store", disks.inbox)
+    began = time.time()
+    originals = disks.drop("again", 1)
+    ended = disks.settle("again", 1)
+    assert {path: entry for path, entry in manifest(disks.output).items() if path in before} == before
+    assert_invariants(disks, originals, "again")
+    cell.recovered("root replaced by another share, and back", ended - began)

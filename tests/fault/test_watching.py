@@ -1,0 +1,262 @@
+"""Whatever happens to the watched folder: every scan is taken once, whole, and absence proves nothing."""
+
+import mmap
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cells import Cell
+from installation import wait_for
+from plant import Plant, assert_invariants, cut_off, manifest, png, running, scan
+
+from worker.files import by_path
+from worker.tables import FileState, JobState, Root, SourceFile
+
+pytestmark = pytest.mark.timeout(300)
+BIG = png(scan(1, 700))
+
+
+def digest_is_whole(plant: Plant, folder: str, count: int, began: float, cell: Cell, fault: str) -> None:
+    """All of a folder is taken; each job was made from the final bytes, and only from those."""
+    ended = plant.settle(folder, count)
+    assert_invariants(plant, manifest(plant.inbox / folder), folder)
+    assert {job.claim_no for job in plant.jobs(folder)} == {1}, "a half-written file was worked on"
+    cell.recovered(fault, ended - began)
+
+
+def test_slow_writer(plant: Plant, cell: Cell) -> None:
+    (plant.inbox / "slow").mkdir()
+    with (plant.inbox / "slow" / "a.png").open("wb", buffering=0) as file:
+        for part in range(12):
+            file.write(BIG[part * len(BIG) // 12 : (part + 1) * len(BIG) // 12])
+            time.sleep(0.5)
+    digest_is_whole(plant, "slow", 1, time.time(), cell, "writer that takes 6 s")
+
+
+def test_writer_that_preallocates(plant: Plant, cell: Cell) -> None:
+    """The size is final from the start, and nothing but the open descriptor tells that bytes are missing."""
+    (plant.inbox / "prealloc").mkdir()
+    with (plant.inbox / "prealloc" / "a.png").open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, len(BIG))
+        time.sleep(4)  # four times the settle time
+        file.write(BIG)
+    digest_is_whole(plant, "prealloc", 1, time.time(), cell, "writer that preallocates, waits, then fills")
+
+
+def test_writer_through_memory(plant: Plant, cell: Cell) -> None:
+    """Dirtying mapped pages again changes neither size nor times."""
+    (plant.inbox / "mmap").mkdir()
+    with (plant.inbox / "mmap" / "a.png").open("w+b", buffering=0) as file:
+        file.truncate(len(BIG))
+        with mmap.mmap(file.fileno(), len(BIG)) as memory:
+            memory[: len(BIG) // 2] = BIG[: len(BIG) // 2]
+            time.sleep(4)
+            memory[:] = BIG
+            memory.flush()
+    digest_is_whole(plant, "mmap", 1, time.time(), cell, "writer through a memory map")
+
+
+@pytest.mark.slow
+def test_writer_that_closes_and_opens_again(plant: Plant, cell: Cell) -> None:
+    """A scanner that reopens its file for every page: what was taken meanwhile is superseded, the end is right."""
+    (plant.inbox / "pages").mkdir()
+    path = plant.inbox / "pages" / "a.png"
+    for page in range(4):
+        with path.open("wb") as file:
+            file.write(png(scan(50 + page, 200)))
+        time.sleep(0.7)
+    began = time.time()
+    ended = plant.settle("pages", 1)
+    assert_invariants(plant, manifest(plant.inbox / "pages"), "pages")
+    cell.recovered("writer that closes and opens again four times", ended - began)
+
+
+@pytest.mark.slow
+def test_replaced_while_it_is_worked_on(plant: Plant, cell: Cell) -> None:
+    plant.arm("inference", "stop")
+    plant.drop("replaced", 1)
+    plant.hit("inference")
+    (child,) = plant.coloring()
+    new = plant.inbox / "replaced" / ".new"
+    new.write_bytes(png(scan(99)))
+    new.rename(plant.inbox / "replaced" / "0.png")
+    began = time.time()
+    os.kill(child, 18)  # SIGCONT
+    wait_for(lambda: [job for job in plant.jobs("replaced") if job.state is JobState.DONE and
+                      job.source_sha256 == manifest(plant.inbox / "replaced")[os.fsencode(
+                          plant.inbox / "replaced" / "0.png")][0]], 60, "the new content is coloured")  # fmt: skip
+    ended = plant.settle("replaced", 1)
+    assert_invariants(plant, manifest(plant.inbox / "replaced"), "replaced")
+    cell.recovered("scan replaced while it is worked on", ended - began)
+
+
+def test_hard_links_and_copies(plant: Plant, cell: Cell) -> None:
+    plant.drop("links", 1)
+    first = plant.inbox / "links" / "0.png"
+    os.link(first, plant.inbox / "links" / "1.png")
+    (plant.inbox / "links" / "2.png").write_bytes(first.read_bytes())
+    began = time.time()
+    ended = plant.settle("links", 3)
+    assert_invariants(plant, manifest(plant.inbox / "links"), "links")
+    states = sorted(job.state for job in plant.jobs("links"))
+    assert states == [JobState.DONE, JobState.DUPLICATE, JobState.DUPLICATE]
+    cell.recovered("a hard link and a copy of the same bytes", ended - began)
+
+
+def test_rename_storm(plant: Plant, cell: Cell) -> None:
+    """Written under temporary names, renamed back and forth for seconds; only the last names count."""
+    plant.drop("storm", 6)
+    folder = plant.inbox / "storm"
+    for turn in range(30):
+        for number in range(6):
+            old, new = (
+                (f"{number}.png", f"{number}-{turn}.part")
+                if turn % 2 == 0
+                else (f"{number}-{turn - 1}.part", f"{number}.png")
+            )
+            (folder / old).rename(folder / new)
+        time.sleep(0.1)
+    began = time.time()
+    ended = plant.settle("storm", 6)
+    assert_invariants(plant, manifest(folder), "storm")
+    cell.recovered("rename storm (180 renames in 3 s)", ended - began)
+
+
+@pytest.mark.slow
+def test_directory_moved_in_and_out(plant: Plant, cell: Cell) -> None:
+    originals = plant.drop("moved", 3)
+    plant.settle("moved", 3)
+    outputs = manifest(plant.output / "moved")
+    elsewhere = plant.installation.base / "elsewhere"
+    (plant.inbox / "moved").rename(elsewhere)
+    with_rows = lambda state: all(row.state is state for row in rows(plant, "moved"))  # noqa: E731
+    wait_for(lambda: with_rows(FileState.VANISHED), 75, "the record knows that they are gone")
+    assert manifest(plant.output / "moved") == outputs, "derivatives stay when their masters go"
+    elsewhere.rename(plant.inbox / "moved")
+    began = time.time()
+    wait_for(lambda: with_rows(FileState.SUBMITTED), 60, "they are known again")
+    assert_invariants(plant, originals, "moved")
+    assert {job.claim_no for job in plant.jobs("moved")} == {1}, "nothing is done twice"
+    cell.recovered("directory moved out of the root and back in", time.time() - began)
+
+
+def rows(plant: Plant, folder: str) -> list[SourceFile]:
+    with plant.database.reading() as session:
+        return [row for row in session.query(SourceFile) if row.path.startswith(f"{folder}/".encode())]
+
+
+def test_what_is_no_scan(plant: Plant, cell: Cell) -> None:
+    """Links, fifos, sockets, devices, links to folders outside: none is opened, none is followed."""
+    plant.drop("odd", 1)
+    folder = plant.inbox / "odd"
+    outside = plant.installation.base / "outside"
+    outside.mkdir()
+    (outside / "secret.png").write_bytes(png(scan(7)))
+    (folder / "link.png").symlink_to(outside / "secret.png")
+    (folder / "loop").symlink_to(folder)
+    (folder / "out").symlink_to(outside)
+    os.mkfifo(folder / "fifo.png")
+    if os.getuid() == 0:
+        os.mknod(folder / "null.png", 0o20666, os.makedev(1, 3))
+    began = time.time()
+    ended = plant.settle("odd", 1)
+    time.sleep(3)
+    assert [job.path for job in plant.jobs("odd")] == [b"odd/0.png"]
+    for name in ("link.png", "out", "fifo.png"):
+        assert plant.installation.json("why", str(folder / name))["state"] == "ignored"
+    cell.recovered("links, a loop, a fifo and a device among scans", ended - began)
+
+
+@pytest.mark.slow
+def test_second_watcher_stands_by(plant: Plant, cell: Cell) -> None:
+    """Two daemons on one database: one holds the root; when it dies, the other has it."""
+    environ = plant.installation.environ | {
+        "PHOTOCHROM_INBOX": str(plant.inbox),
+        "PHOTOCHROM_OUTPUT": str(plant.output),
+    }
+
+    def watcher() -> str | None:
+        with plant.database.reading() as session:
+            return session.query(Root).one().watcher
+
+    before = watcher()
+    log = plant.installation.state_dir / "logs" / "second.log"
+    with log.open("wb") as out:
+        second = subprocess.Popen(plant.installation.command("watch"), env=environ, stdout=out, stderr=out)
+    try:
+        originals = plant.drop("two-daemons", 4)
+        plant.settle("two-daemons", 4)
+        time.sleep(6)
+        assert watcher() == before
+        assert_invariants(plant, originals, "two-daemons")
+        began = time.time()
+        cut_off(plant.part("watch"))
+        wait_for(lambda: watcher() not in (None, before), 45, "the root has a watcher again")
+        more = plant.drop("heir", 2)
+        ended = plant.settle("heir", 2)
+        assert_invariants(plant, more, "heir")
+    finally:
+        second.terminate()
+        second.wait(20)
+    cell.recovered("two watchers on one database; the one that holds the root is killed", ended - began)
+
+
+@pytest.mark.slow
+def test_burst_of_30000_files(plant: Plant, cell: Cell) -> None:
+    """More than inotify's queue holds; forty scans among files that are none."""
+    made = plant.installation.base / "burst"
+    folder = plant.inbox / "burst"
+    folder.mkdir()
+    made.mkdir()
+    began_s = time.monotonic()
+    for number in range(30_000):
+        (folder / f"{number:05}.txt").touch()
+        if number % 750 == 0:
+            (folder / f"{number:05}.png").write_bytes(png(scan(10_000 + number, 24)))
+    wrote_s = time.monotonic() - began_s
+    began = time.time()
+    ended = plant.settle("burst", 40, timeout_s=200)
+    scans = {path: entry for path, entry in manifest(folder).items() if path.endswith(b".png")}
+    wait_for(lambda: sum(1 for row in rows(plant, "burst") if row.state is FileState.IGNORED) == 30_000, 120, "rows")
+    waited_s = time.time() - began
+    taken = max(job.created_at.timestamp() for job in plant.jobs("burst")) - began
+    assert len(plant.jobs("burst")) == len(scans) == 40
+    cell.recovered(
+        f"30,000 files at once (written in {wrote_s:.1f} s)", taken,
+        f"(until the last scan is queued; last derivative {ended - began:.0f} s, last row {waited_s:.0f} s)",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_no_inotify_watches(tmp_path: Path, cell: Cell) -> None:
+    """A user namespace has a limit of its own, here 0: the root is scanned instead, and says so."""
+    prefix = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_watches; exec "$@"', "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    with running(tmp_path, prefix=prefix, PHOTOCHROM_SCAN_INTERVAL_S="5") as plant:
+        with plant.database.reading() as session:
+            wait_for(lambda: session.query(Root).populate_existing().one().mode == "scan", 30, "the mode is scan")
+        originals = plant.drop("deaf", 2)
+        began = time.time()
+        ended = plant.settle("deaf", 2)
+        assert_invariants(plant, originals, "deaf")
+    cell.recovered("inotify limit 0 (scan every 5 s)", ended - began)
+
+
+def test_names_of_any_bytes(plant: Plant, cell: Cell) -> None:
+    folder = os.fsencode(plant.inbox / "names")
+    os.mkdir(folder)
+    twins = ("Über.png".encode(), "U\u0308ber.png".encode(), b"case.png", b"CASE.png")
+    names = (*twins, b"line\nend.png", b"not \xff utf-8.png", b"n" * 251 + b".png", b"-rf.png", b"$(touch x).png")
+    for number, name in enumerate(names):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(png(scan(300 + number)))
+    began = time.time()
+    ended = plant.settle("names", len(names))
+    assert_invariants(plant, manifest(plant.inbox / "names"), "names")
+    with plant.database.reading() as session:
+        for name in names:
+            assert by_path(session, plant.jobs("names")[0].root, b"names/" + name) is not None
+    cell.recovered("names: NFC/NFD and case twins, newline, invalid UTF-8, 255 bytes", ended - began)
