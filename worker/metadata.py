@@ -50,6 +50,7 @@ _IPTC_AS_XMP: Final = {
 _NAMESPACE: Final = uuid.UUID("6d7f7f0e-3c1c-5b0e-9d55-0d4f0f1f8a41")
 #: exiv2's XMP toolkit is not safe for threads
 _toolkit = threading.Lock()
+exiv2.LogMsg.setLevel(exiv2.LogMsg.Level.mute)  # what is wrong with a packet is said in a warning of the job
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,10 +163,12 @@ def _parsed(packet: bytes | None, warnings: list[str]) -> Any:
     try:
         image = exiv2.ImageFactory.open(body)  # a packet is read as the sidecar file it could be
         image.readMetadata()
-        return image.xmpData()
-    except exiv2.Exiv2Error as error:
-        warnings.append(f"the master's XMP cannot be read and was left out ({error})")
-        return exiv2.XmpData()
+        if not image.xmpData().empty():
+            return image.xmpData()
+    except exiv2.Exiv2Error:
+        pass  # like a packet that exiv2 reads as empty
+    warnings.append("the master's XMP cannot be read and was left out")
+    return exiv2.XmpData()
 
 
 def _add_iptc(data: Any, iptc: bytes) -> None:
