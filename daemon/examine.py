@@ -87,7 +87,6 @@ def _disk(settings: Settings) -> str:
 def _weights(_settings: Settings) -> str:
     # by string, as the verbs are: a host that only watches has no TensorFlow
     try:
-        commands = importlib.import_module("worker.commands")
+        return str(importlib.import_module("worker.commands").examine_weights())
     except ImportError as error:
         return f"not looked at: {Path(error.name or '?').name} is not installed on this host, which can only watch"
-    return str(commands.examine_weights())

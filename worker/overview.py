@@ -123,9 +123,10 @@ def blocked_files(session: Session, limit: int = 20) -> list[tuple[str, str]]:
 def quarantined_since(session: Session, since: dt.datetime, limit: int = 20) -> list[tuple[int, str, str]]:
     """(job id, path, reason) of jobs that were quarantined since then."""
     rows = session.execute(
-        sa.select(Job.id, Job.display_path, Job.reason)
+        sa.select(Job.id, Root.path, Job.path, Job.reason)
+        .join(Root, Root.name == Job.root)
         .where(Job.state == JobState.QUARANTINED, Job.finished_at >= since)
         .order_by(Job.id)
         .limit(limit)
     )
-    return [(job_id, path, reason) for job_id, path, reason in rows]
+    return [(job_id, display(absolute(root, path)), reason) for job_id, root, path, reason in rows]

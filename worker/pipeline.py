@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from model import device
 from model.colorizer import Colorizer
 from model.store import Store
-from worker import derivative, fault, jobs, log, originals, publish, recovery, scans
+from worker import derivative, fault, jobs, log, originals, publish, recovery, scans, twins
 from worker.db import Database, open_database
 from worker.errors import (
     DependencyMissing,
@@ -202,8 +202,8 @@ def _colour(bench: Bench, job: Job) -> None:
     """From a claimed job to a published derivative and its row."""
     with bench.database.reading() as session:
         root = session.get_one(Root, job.root)
-        twin = jobs.twin_result(session, job)
-        old = jobs.predecessor(session, job)
+        twin = twins.twin_result(session, job)
+        old = twins.predecessor(session, job)
     # What an earlier attempt of ours, or the job before us, may have left under our name; nobody else's is touched.
     replaces = {sha for sha in (job.output_sha256, old.output_sha256 if old else None) if sha}
     with originals.open_original(root.path, job.path) as fd:

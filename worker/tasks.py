@@ -1,4 +1,8 @@
-"""What the queue can ask for: each task parses its message and calls one function."""
+"""What the queue can ask for: each task parses its message and calls one function.
+
+The colouring itself is imported where it is called: the scheduler and a worker's first process, which only hand out
+work, stay without TensorFlow.
+"""
 
 import ctypes
 import os
@@ -9,7 +13,7 @@ from typing import Any
 from billiard.exceptions import WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init
 
-from worker import log, pipeline, queue
+from worker import log, queue, recovery
 from worker.settings import load
 
 PR_SET_PDEATHSIG = 1
@@ -18,20 +22,22 @@ PR_SET_PDEATHSIG = 1
 @queue.app.task(name=queue.COLORIZE)
 def colorize(job_id: int) -> None:
     """Colour one scan."""
+    from worker import pipeline
+
     pipeline.run(job_id)
 
 
 @queue.app.task(name=queue.TIDY, acks_late=False)
 def tidy() -> None:
     """Remove what dead workers left half-written in the output folders."""
-    pipeline.tidy()
+    recovery.tidy()
 
 
 @task_failure.connect(sender=colorize)
 def _lost(args: Any = (), exception: BaseException | None = None, **_: Any) -> None:
     """In a worker's first process: one of its colouring processes died, and how is known here alone."""
     if isinstance(exception, WorkerLostError):
-        pipeline.take_back(int(args[0]), str(exception))
+        recovery.take_back(int(args[0]), str(exception))
 
 
 @setup_logging.connect
@@ -45,4 +51,6 @@ def _prepare(**_: Any) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(5)  # the machine stays usable for the people at it
+    from worker import pipeline
+
     pipeline.prepare()

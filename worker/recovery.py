@@ -1,0 +1,52 @@
+"""After a death: jobs go back into the queue, half-written files go away. Light enough for every process."""
+
+import logging
+import os
+import socket
+
+import sqlalchemy as sa
+
+from worker import jobs, publish
+from worker.db import open_database
+from worker.errors import PhotochromError
+from worker.settings import load
+from worker.tables import Root, display
+
+logger = logging.getLogger(__name__)
+
+TIDY_OLDER_THAN_S = 24 * 3600
+
+
+def take_back(job_id: int, how: str) -> None:
+    """A colouring process of this worker died with a job in hand: it goes back into the queue at once.
+
+    If that fails, the lease sweep does it when the lease runs out.
+
+    Args:
+        job_id: what it may have had in hand.
+        how: its end, as the pool tells it.
+    """
+    settings = load()
+    try:
+        database = open_database(settings.database)
+        with database.writing() as session:
+            jobs.expire(session, jobs.strikes(settings), worker=worker_name(), job_id=job_id, how=how.rstrip("."))
+        database.dispose()
+    except (PhotochromError, sa.exc.SQLAlchemyError):
+        logger.warning("not_taken_back", extra={"job_id": job_id}, exc_info=True)
+
+
+def worker_name() -> str:
+    """What the names of this worker's colouring processes begin with: its first process has set it for all."""
+    return f"{os.environ.get('PHOTOCHROM_WORKER') or socket.gethostname()}:"
+
+
+def tidy() -> None:
+    """Remove temporary files that dead workers left in the output folders."""
+    database = open_database(load().database)
+    with database.reading() as session:
+        outputs = [root.output for root in session.scalars(sa.select(Root))]
+    for output in outputs:
+        for path in publish.sweep_temporaries(output, older_than_s=TIDY_OLDER_THAN_S):
+            logger.info("temporary_removed", extra={"path": display(path)})
+    database.dispose()
