@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from worker.db import after
-from worker.jobs import due, elder_twin
 from worker.tables import Job, JobState
+from worker.twins import due, elder_twin
 
 
 def anything_queued(session: Session) -> bool:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from worker import jobs
+from worker import jobs, twins
 from worker.db import Database, after
 from worker.errors import (
     JobMoved,
@@ -327,7 +327,7 @@ def test_a_younger_twin_waits_for_the_elder(database: Database) -> None:
     younger_job = _claim(database, younger)
     assert younger_job is not None
     with database.reading() as session:
-        twin = jobs.twin_result(session, younger_job)
+        twin = twins.twin_result(session, younger_job)
     assert twin is not None and twin.id == elder
 
 
@@ -346,10 +346,10 @@ def test_a_twin_s_result_has_the_same_model_and_parameters(database: Database) -
     job = _claim(database, _submit(database, path=b"mine.tif"))
     assert job is not None
     with database.reading() as session:
-        assert jobs.twin_result(session, job) is None
+        assert twins.twin_result(session, job) is None
     twin_id = _submit(database, path=b"twin.tif", **done)
     with database.reading() as session:
-        twin = jobs.twin_result(session, job)
+        twin = twins.twin_result(session, job)
     assert twin is not None and twin.id == twin_id
 
 
@@ -359,7 +359,7 @@ def test_the_predecessor_is_the_last_superseded_job_that_published(database: Dat
     _submit(database, sha256="c" * 64)
     fourth = _submit(database, sha256="d" * 64)
     with database.reading() as session:
-        found = jobs.predecessor(session, session.get_one(Job, fourth))
+        found = twins.predecessor(session, session.get_one(Job, fourth))
     assert found is not None and found.id == second
 
 

@@ -1,0 +1,59 @@
+"""Jobs about the same bytes: who waits for whom, whose derivative is copied, whose may be replaced."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from worker.db import after
+from worker.tables import Job, JobState
+
+
+def due(job: Any) -> sa.ColumnElement[bool]:
+    """Its back-off, if any, is over (`job`: the table or an alias of it)."""
+    return sa.or_(job.not_before.is_(None), job.not_before <= after(0))
+
+
+def elder_twin() -> sa.Exists:
+    """An earlier job with the same bytes that is about to give a derivative to copy."""
+    elder = aliased(Job)
+    return (
+        sa.exists()
+        .where(
+            elder.source_sha256 == Job.source_sha256,
+            elder.variant == Job.variant,
+            elder.id < Job.id,
+            sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder))),
+        )
+        .correlate(Job)
+    )
+
+
+def twin_result(session: Session, job: Job) -> Job | None:
+    """The first published derivative of the same bytes by the same model with the same parameters, of another path."""
+    candidates = session.scalars(
+        sa.select(Job)
+        .where(
+            Job.source_sha256 == job.source_sha256,
+            Job.model_version == job.model_version,
+            Job.state.in_({JobState.DONE, JobState.NEEDS_REVIEW}),
+            Job.id != job.id,
+        )
+        .order_by(Job.id)
+    )
+    return next((twin for twin in candidates if twin.parameters == job.parameters), None)
+
+
+def predecessor(session: Session, job: Job) -> Job | None:
+    """The superseded job whose derivative this job's may replace: the last that the same file published."""
+    return session.scalars(
+        sa.select(Job)
+        .where(
+            Job.source_file_id == job.source_file_id,
+            Job.variant == job.variant,
+            Job.state == JobState.SUPERSEDED,
+            Job.output_sha256.is_not(None),
+        )
+        .order_by(Job.id.desc())
+        .limit(1)
+    ).one_or_none()
