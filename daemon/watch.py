@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 0.25
 DISPATCH_S: Final = 0.5
 ROOT_LEASE_S: Final = 20.0
+#: from a look that failed (database away, folder unreadable) to a full scan
+AFTER_TROUBLE_S: Final = 5.0
 
 
 @dataclasses.dataclass
@@ -118,7 +120,7 @@ class Watcher:
                 root.hints.stop()  # remounted or replaced between two looks: watches on what is gone are deaf for ever
                 root.online = False
             if held and not root.online:
-                root.next_scan_s = 0.0  # whatever happened while it was away
+                root.hints.gap.set()  # whatever happened while it was away
                 if root.mode == "events" and not root.hints.start():
                     root.mode = "scan"  # no watches left on this system; `status` shows it
             elif root.online and not held:
@@ -155,15 +157,19 @@ class Watcher:
                     _survive(lambda root=root: self._look(root, stop))  # type: ignore[misc]
 
     def _look(self, root: Watched, stop: threading.Event) -> None:
-        hinted = root.hints.take()
-        if time.monotonic() >= root.next_scan_s or root.hints.gap.is_set():
-            root.hints.gap.clear()
-            root.next_scan_s = time.monotonic() + self.settings.scan_interval_s
-            root.reconciler.full_scan(lambda: root.online and not stop.is_set())
-        else:
+        hinted, regular_s = root.hints.take(), root.next_scan_s
+        scan = time.monotonic() >= regular_s or root.hints.gap.is_set()
+        root.hints.gap.clear()
+        root.next_scan_s = time.monotonic() + AFTER_TROUBLE_S  # stands if what follows fails, and hints with it
+        if not scan:
             for directory, deep in hinted:
                 root.reconciler.look_at(directory, deep=deep)
+        elif root.reconciler.full_scan(lambda: root.online and not stop.is_set()):
+            regular_s = time.monotonic() + self.settings.scan_interval_s
+        else:
+            regular_s = root.next_scan_s
         root.reconciler.take_settled()
+        root.next_scan_s = regular_s
 
 
 def _survive(step: Callable[[], object]) -> None:
