@@ -5,19 +5,21 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import shutil
 import signal
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import sqlalchemy as sa
 from cells import RECOVERY_S
-from installation import Installation, wait_for
+from installation import Installation, processes_of, wait_for
 
-from worker.db import Database, open_database
+from daemon.broker import EmbeddedBroker
+from worker.db import Database, migrate, open_database
 from worker.jobs import ENTER_FROM, PUBLISHED
 from worker.names import is_temporary
 from worker.tables import FileState, Job, JobEvent, JobState, SourceFile
@@ -275,8 +277,45 @@ def running(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator[
             database.dispose()
 
 
-def poll(condition: Callable[[], Any], timeout_s: float, what: str) -> float:
-    """How many seconds it took until the condition held."""
-    began_s = time.monotonic()
-    wait_for(condition, timeout_s, what)
-    return time.monotonic() - began_s
+@contextlib.contextmanager
+def parts(database_url: str = "", **environs: Mapping[str, str]) -> Iterator[Plant]:
+    """A watcher and a worker on their own, without a broker; `watch` and `worker`: more environment for each."""
+    base = Path(tempfile.mkdtemp(prefix="photochrom-parts-"))
+    installation = Installation(base)
+    for folder in (installation.inbox, installation.output, installation.state_dir / "logs", base / "faults"):
+        folder.mkdir(parents=True)
+    url = database_url or f"sqlite:///{installation.state_dir / 'photochrom.db'}"
+    migrate(url)
+    environ = installation.environ | {
+        "PHOTOCHROM_INBOX": str(installation.inbox), "PHOTOCHROM_OUTPUT": str(installation.output),
+        "PHOTOCHROM_FAULT": str(base / "faults"), "PHOTOCHROM_DATABASE_URL": url, "PYTHONSAFEPATH": "1",
+    }  # fmt: skip
+    started = []
+    for verb in ("watch", "worker"):
+        with (installation.state_dir / "logs" / f"{verb}.log").open("wb") as log:
+            more = {**environ, **environs.get(verb, {})}
+            started.append(subprocess.Popen(installation.command(verb), env=more, cwd=base, stdout=log, stderr=log))
+    database = open_database(url)
+    try:
+        yield Plant(installation, os.getpid(), database, base / "faults")
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+        database.dispose()
+        for pid in processes_of(installation.state_dir):
+            cut_off(pid)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def broker_of(plant: Plant) -> Iterator[None]:
+    """The embedded broker of an installation whose parts run on their own."""
+    broker = EmbeddedBroker(plant.installation.state_dir)
+    broker.start()
+    try:
+        yield
+    finally:
+        broker.stop()

@@ -1,23 +1,17 @@
 """The broker may lose, repeat, delay or refuse everything: the rows are the truth."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
 from cells import Cell
-from installation import Installation, processes_of, wait_for
-from plant import Plant, assert_invariants, cut_off
+from installation import wait_for
+from plant import Plant, assert_invariants, broker_of, cut_off, parts
 
-from daemon.broker import EmbeddedBroker
-from worker.db import migrate, open_database
 from worker.settings import broker_socket
 from worker.tables import JobState
 
@@ -134,48 +128,14 @@ def test_broker_stopped_for_a_minute(plant: Plant, cell: Cell) -> None:
     assert_invariants(plant, originals, "frozen")
 
 
-@pytest.fixture
-def parts() -> Iterator[Plant]:
-    """A watcher and a worker on their own, and no broker yet."""
-    base = Path(tempfile.mkdtemp(prefix="photochrom-parts-"))
-    installation = Installation(base)
-    for folder in (installation.inbox, installation.output, installation.state_dir / "logs", base / "faults"):
-        folder.mkdir(parents=True)
-    url = f"sqlite:///{installation.state_dir / 'photochrom.db'}"
-    migrate(url)
-    environ = installation.environ | {
-        "PHOTOCHROM_INBOX": str(installation.inbox), "PHOTOCHROM_OUTPUT": str(installation.output),
-        "PHOTOCHROM_FAULT": str(base / "faults"),
-    }  # fmt: skip
-    started = []
-    for verb in ("watch", "worker"):
-        with (installation.state_dir / "logs" / f"{verb}.log").open("wb") as log:
-            started.append(subprocess.Popen(installation.command(verb), env=environ, cwd=base, stdout=log, stderr=log))
-    database = open_database(url)
-    try:
-        yield Plant(installation, os.getpid(), database, base / "faults")
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(30)
-        database.dispose()
-        for pid in processes_of(installation.state_dir):
-            cut_off(pid)
-        shutil.rmtree(base, ignore_errors=True)
-
-
 @pytest.mark.slow
-def test_broker_down_at_start(parts: Plant, cell: Cell) -> None:
-    originals = parts.drop("early", 3)
-    parts.wait_jobs("early", 3, 60)
-    time.sleep(15)
-    assert {job.state for job in parts.jobs("early")} == {JobState.QUEUED}, "the rows are there without a broker"
-    broker = EmbeddedBroker(parts.installation.state_dir)
-    broker.start()
-    try:
-        ended = time.time()
-        cell.recovered("broker down when watcher and worker start", parts.settle("early", 3) - ended)
-        assert_invariants(parts, originals, "early")
-    finally:
-        broker.stop()
+def test_broker_down_at_start(cell: Cell) -> None:
+    with parts() as plant:
+        originals = plant.drop("early", 3)
+        plant.wait_jobs("early", 3, 60)
+        time.sleep(15)
+        assert {job.state for job in plant.jobs("early")} == {JobState.QUEUED}, "the rows are there without a broker"
+        with broker_of(plant):
+            ended = time.time()
+            cell.recovered("broker down when watcher and worker start", plant.settle("early", 3) - ended)
+            assert_invariants(plant, originals, "early")

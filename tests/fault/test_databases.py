@@ -1,0 +1,148 @@
+"""Locked, restarted and cut-off databases, clocks that are hours apart, and two workers that want one job."""
+
+import os
+import pwd
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from cells import Cell
+from installation import wait_for
+from plant import Plant, assert_invariants, broker_of, parts, running
+
+from worker.tables import JobState
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_sqlite_locked_for_a_minute(plant: Plant, cell: Cell) -> None:
+    plant.arm("inference", "stop")
+    originals = plant.drop("locked", 4)
+    plant.hit("inference")
+    (child,) = plant.coloring()
+    connection = sqlite3.connect(plant.installation.state_dir / "photochrom.db", isolation_level=None, timeout=30)
+    connection.execute("BEGIN IMMEDIATE")
+    os.kill(child, 18)  # SIGCONT: it will want to publish and to finish
+    time.sleep(60)
+    connection.execute("ROLLBACK")
+    connection.close()
+    ended = time.time()
+    cell.recovered("SQLite locked by another program for 60 s, a job in hand", plant.settle("locked", 4) - ended)
+    assert_invariants(plant, originals, "locked")
+
+
+@pytest.mark.parametrize("point", ["recorded"])
+def test_committed_but_the_answer_is_lost(plant: Plant, cell: Cell, point: str) -> None:
+    plant.arm(point, "raise ECONNRESET")
+    originals = plant.drop("answer", 2)
+    began = plant.hit(point)
+    cell.recovered("the end of a job was committed, the answer lost", plant.settle("answer", 2) - began)
+    assert_invariants(plant, originals, "answer")
+    assert {job.claim_no for job in plant.jobs("answer")} == {1}
+
+
+def test_two_workers_on_one_job(plant: Plant, cell: Cell) -> None:
+    """Both get every message, five times."""
+    environ = plant.installation.environ | {"PHOTOCHROM_WORKER": "rival"}
+    log = plant.installation.state_dir / "logs" / "rival.log"
+    with log.open("wb") as out:
+        rival = subprocess.Popen(plant.installation.command("worker"), env=environ, stdout=out, stderr=out)
+    try:
+        wait_for(lambda: "worker_ready" in log.read_text(), 90, "the second worker is warm")
+        began = time.time()
+        originals = plant.drop("rivals", 8)
+        jobs = [job.id for job in plant.wait_jobs("rivals", 8)]
+        code = f"from worker import queue\nfor _ in range(5):\n    for i in {jobs}: queue.send(i, 3)"
+        subprocess.run([shutil.which("python3") or "python3", "-c", code], env=environ, cwd="/", timeout=60)
+        ended = plant.settle("rivals", 8)
+        assert_invariants(plant, originals, "rivals")
+        assert {job.claim_no for job in plant.jobs("rivals")} == {1}
+    finally:
+        rival.terminate()
+        rival.wait(30)
+    cell.recovered("two workers, every message five times", ended - began, "(all eight scans)")
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(_postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """A plant whose record is in PostgreSQL."""
+    admin = sa.create_engine(_postgresql_server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE plant")
+    admin.dispose()
+    url = sa.make_url(_postgresql_server).set(database="plant").render_as_string(hide_password=False)
+    with running(tmp_path_factory.mktemp("plant"), PHOTOCHROM_DATABASE_URL=url) as made:
+        yield made
+
+
+def restart(server: str) -> None:
+    """As by a crash: connections are cut, transactions rolled back, the log replayed."""
+    home = Path(str(sa.make_url(server).query["host"]))
+    found = [*Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), Path(shutil.which("pg_ctl") or "/usr/local/bin/pg_ctl")]
+    owner = pwd.getpwuid(home.stat().st_uid)
+    who = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
+    for action in ("stop", "start"):
+        command = [str(found[0]), "-D", str(home / "data"), "-m", "immediate", "-l", str(home / "log"), "-w", action]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, **who)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("point", ["inference", "intended", "published"])
+def test_postgresql_restarted(on_postgresql: Plant, _postgresql_server: str, cell: Cell, point: str) -> None:
+    plant, folder = on_postgresql, f"restart-{point}"
+    plant.arm(point, "stop")
+    originals = plant.drop(folder, 3)
+    plant.hit(point)
+    (child,) = plant.coloring()
+    restart(_postgresql_server)
+    os.kill(child, 18)  # SIGCONT
+    ended = time.time()
+    plant.database.dispose()
+    cell.recovered(f"PostgreSQL crashed and restarted while a job is at: {point}", plant.settle(folder, 3) - ended)
+    assert_invariants(plant, originals, folder)
+
+
+def test_postgresql_connections_cut(on_postgresql: Plant, cell: Cell) -> None:
+    plant = on_postgresql
+    plant.arm("published", "stop")
+    originals = plant.drop("cut", 3)
+    plant.hit("published")
+    (child,) = plant.coloring()
+    with plant.database.engine.connect() as connection:
+        cut = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'plant'"
+        )
+        connection.exec_driver_sql(cut)
+    os.kill(child, 18)  # SIGCONT
+    ended = time.time()
+    cell.recovered("all PostgreSQL connections cut between publishing and recording", plant.settle("cut", 3) - ended)
+    assert_invariants(plant, originals, "cut")
+
+
+@pytest.mark.parametrize("offset_s", [7200, -7200])
+def test_clocks_apart(postgresql_url: str, tmp_path: Path, cell: Cell, offset_s: int) -> None:
+    """The worker's host and the watcher's are four hours apart, the database's between them."""
+    library = tmp_path / "clock.so"
+    compiler = shutil.which("cc") or pytest.skip("no C compiler for a clock that is wrong")
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    wrong = {"LD_PRELOAD": str(library)}
+    worker, watch = wrong | {"CLOCK_OFFSET_S": str(offset_s)}, wrong | {"CLOCK_OFFSET_S": str(-offset_s)}
+    with parts(postgresql_url, worker=worker, watch=watch) as plant, broker_of(plant):
+        log = plant.installation.state_dir / "logs" / "worker.log"
+        wait_for(lambda: "worker_ready" in log.read_text(), 90, "the worker is warm")
+        plant.arm("inference", "kill")
+        originals = plant.drop("clocks", 3)
+        began = plant.hit("inference")
+        ended = plant.settle("clocks", 3)
+        assert_invariants(plant, originals, "clocks")
+        assert max(job.lost for job in plant.jobs("clocks")) == 1
+        assert {job.state for job in plant.jobs("clocks")} == {JobState.DONE}
+    cell.recovered(
+        f"worker's clock {offset_s // 3600:+d} h, watcher's {-offset_s // 3600:+d} h, a killed job", ended - began
+    )
