@@ -3,6 +3,7 @@
 `default`: ImageNet encoder, L1 warm-up, critic pre-training, then GAN + 100·L1 with a ramp (anchored in pix2pix,
 Isola et al. 2017, and in DeOldify's short adversarial stage). Command: `photochrom train PHOTOS --output DIR`.
 `finetune`: the same objective from weights that exist: a short L1 stage at a small rate, then the adversarial stage.
+`adversarial`: the adversarial stage alone, the encoder frozen, from weights and discriminator that exist.
 `textbook`: a plain U-Net from scratch, GAN + 100·L1 from step 0. The scores of each stand in MODEL_CARD.md.
 """
 
@@ -107,6 +108,16 @@ PRESETS: dict[str, Preset] = {
             dataclasses.replace(_L1, share=0.42, rate=3e-4, encoder_rate=0.1),
             dataclasses.replace(_CRITIC, share=0.05),
             dataclasses.replace(_GAN, share=0.53, encoder_rate=0.0),
+        ),
+    ),
+    "adversarial": Preset(
+        name="adversarial",
+        encoder_weights="none",
+        ema_decay=0.9995,
+        sampling=Sampling(film_share=0.25),
+        phases=(
+            dataclasses.replace(_CRITIC, share=0.08),
+            dataclasses.replace(_GAN, share=0.92, encoder_rate=0.0),
         ),
     ),
     "textbook": Preset(

@@ -5,7 +5,7 @@ import pytest
 
 from model.config import PRESETS, Architecture, ConfigError, architecture_from, preset
 from model.networks import build_discriminator, build_generator, encoder_layers
-from model.weights_file import WeightsFileError, read_weights, write_weights
+from model.weights_file import WeightsFileError, blend_weights, read_weights, write_weights
 
 SMALL = Architecture(kind="plain_unet", decoder_channels=(8, 8, 8, 8, 8), plain_channels=(8, 8, 8, 8, 8))
 PROTOTYPE = Path(__file__).parents[2].parent / "shared" / "reference" / "prototype" / "generator.npz"
@@ -45,7 +45,7 @@ def test_discriminator_judges_patches():
 def test_unknown_kinds_and_presets_are_named():
     with pytest.raises(ConfigError, match="kind"):
         build_generator(Architecture(kind="transformer"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="default, finetune, textbook"):
+    with pytest.raises(ConfigError, match="default, finetune, adversarial, textbook"):
         preset("defualt")
     with pytest.raises(ConfigError, match="not one this release"):
         architecture_from({"heads": 8})
@@ -66,6 +66,11 @@ def test_weights_file_round_trip_and_its_refusals(tmp_path):
     read_weights(second, tmp_path / "w.npz")
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(a).astype(np.float16), np.asarray(b).astype(np.float16))
+    third = build_generator(SMALL)
+    write_weights(third, tmp_path / "third.npz")
+    blend_weights(second, tmp_path / "w.npz", tmp_path / "third.npz", 0.25)
+    for a, b, c in zip(first.weights, third.weights, second.weights, strict=True):
+        np.testing.assert_allclose(0.75 * np.asarray(a) + 0.25 * np.asarray(b), np.asarray(c), atol=2e-3)
     with pytest.raises(WeightsFileError, match="architecture"):
         read_weights(build_discriminator(), tmp_path / "w.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:500])
