@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from worker.db import after
 from worker.tables import Job, JobState
@@ -27,18 +27,7 @@ def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s
         broker_empty: whether the queue holds no message.
         grace_s: seconds that any message may be under way.
     """
-    overtaker = aliased(Job)
-    overtaken = (
-        sa.exists()
-        .where(
-            overtaker.state != JobState.QUEUED,
-            overtaker.priority == Job.priority,
-            overtaker.started_at >= overtaker.dispatched_at,
-            overtaker.dispatched_at > Job.dispatched_at,
-        )
-        .correlate(Job)
-    )
-    lost = sa.and_(Job.dispatched_at < after(-grace_s), sa.true() if broker_empty else overtaken)
+    lost = sa.and_(Job.dispatched_at < after(-grace_s), sa.true() if broker_empty else _overtaken(session))
     flying = session.scalar(
         sa.select(sa.func.count())
         .select_from(Job)
@@ -49,13 +38,25 @@ def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s
             )
         )
     )
-    room = max(0, in_flight - (flying or 0))
+    room = in_flight - (flying or 0)
+    if room <= 0:
+        return []
     return session.scalars(
         sa.select(Job)
         .where(Job.state == JobState.QUEUED, due(Job), sa.or_(Job.dispatched_at.is_(None), lost), ~elder_twin())
         .order_by(Job.priority, Job.id)
         .limit(room)
     ).all()
+
+
+def _overtaken(session: Session) -> sa.ColumnElement[bool]:
+    """Sent before a job of the same priority that has been claimed since it was sent (one look for all)."""
+    newest = session.execute(
+        sa.select(Job.priority, sa.func.max(Job.dispatched_at))
+        .where(Job.state != JobState.QUEUED, Job.started_at >= Job.dispatched_at)
+        .group_by(Job.priority)
+    )
+    return sa.or_(sa.false(), *(sa.and_(Job.priority == priority, Job.dispatched_at < at) for priority, at in newest))
 
 
 def mark_dispatched(session: Session, job_ids: Collection[int]) -> None:
