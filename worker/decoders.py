@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyvips
 
 from worker.errors import ScanBroken, ScanTruncated, ScanUnsupported
-from worker.headers import Header
+from worker.header import Header
+from worker.whole_decoders import decode_whole, needs_whole_page
 
 Codes = npt.NDArray[np.unsignedinteger]
 
@@ -71,6 +72,11 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
     own = fresh_descriptor(descriptor)
     pyvips.vips_lib.vips_error_clear()  # warnings about earlier files stay in libvips' buffer
     try:
+        if needs_whole_page(header):
+            whole = decode_whole(own, header)
+            for top in range(0, header.height, rows):
+                yield _colour_only(whole[top : top + rows])
+            return
         image = _open(own, header)
         _compare(image, header)
         region = pyvips.Region.new(image)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import exiv2
 import numpy as np
 
-from worker.headers import Header
+from worker.header import Header
 from worker.marking import PRODUCT, SOURCE_TYPES, Origin, plain_text
 from worker.tiff_tags import Directory, Read, Tag, TagsUnreadable, directories, sub_directory
 

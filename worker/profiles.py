@@ -111,6 +111,25 @@ class TableTone:
         return np.clip(self.lab(codes)[..., 0], 0.0, 100.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class LabTone:
+    """CIE L*a*b* codes of a TIFF (TIFF 6.0, section 23): L* full range, a* and b* in two's complement."""
+
+    bit_depth: int
+    name: str = "lab"
+
+    def lightness(self, codes: Codes) -> Floats:
+        """Codes `[rows, W, 3]` -> L* `[rows, W]`."""
+        return codes[..., 0].astype(np.float32) * np.float32(100.0 / (2**self.bit_depth - 1))
+
+    def lab(self, codes: Codes) -> Floats:
+        """Codes `[rows, W, 3]` -> L*, a*, b* `[rows, W, 3]`; 16-bit a* and b* are in 1/256."""
+        signed = codes.astype(np.int32)
+        signed -= (signed >= 2 ** (self.bit_depth - 1)) * 2**self.bit_depth
+        chroma = signed[..., 1:].astype(np.float32) / np.float32(1 if self.bit_depth == 8 else 256)
+        return np.concatenate([self.lightness(codes)[..., None], chroma], axis=-1)
+
+
 class ProfileUnusable(ValueError):
     """The profile is damaged, or made for another kind of picture."""
 

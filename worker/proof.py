@@ -13,7 +13,8 @@ import numpy.typing as npt
 from model import lab
 from worker.decoders import Codes, decode
 from worker.errors import ScanError, VerifyFailed
-from worker.headers import Header, read_header
+from worker.header import Header
+from worker.headers import read_header
 from worker.marking import is_marked
 from worker.scans import MAX_PIXELS, STRIP_ROWS, Scan, Source, open_scan, opened_descriptor, reader
 

@@ -20,7 +20,8 @@ from worker import profiles
 from worker.classes import InputClass, classify
 from worker.decoders import Codes, decode, set_up_libvips
 from worker.errors import ScanError, ScanTruncated, ScanUnreadable, ScanUnsupported, ScanVanished
-from worker.headers import Header, read_header
+from worker.header import Header
+from worker.headers import read_header
 
 __all__ = ["InputClass", "Scan", "open_scan", "set_up_libvips"]
 
@@ -34,6 +35,10 @@ _LONGEST_RATIO: Final = 16
 MAX_PIXELS: Final = 600_000_000
 STRIP_ROWS: Final = 128
 _HISTOGRAM_STEPS: Final = 400
+_PHOTOMETRICS: Final = ("minisblack", "miniswhite", "rgb", "ycbcr", "palette", "lab")
+_COMPRESSIONS: Final = ("none", "lzw", "deflate", "packbits", "jpeg", "zstd", "lzma", "jpeg2000", "webp")
+#: bits per channel where not all of 2 to 16 will do
+_DEPTHS: Final = {"palette": (1, 2, 4, 8), "lab": (8, 16)}
 #: about as many pixels are looked at for the histogram
 _HISTOGRAM_PIXELS: Final = 4_000_000
 
@@ -232,14 +237,13 @@ def _refusal(header: Header) -> str | None:
     photometric, depth = header.photometric, header.bit_depth
     reasons = (
         (depth == 1 and photometric != "palette", "is bitonal (1 bit), which has no tones to colour: scan it in gray"),
-        (photometric not in ("minisblack", "miniswhite", "rgb", "ycbcr"), f"is {photometric}: {convert}"),
+        (photometric not in _PHOTOMETRICS, f"is {photometric}: {convert}"),
         (header.sample_format != "uint", f"holds {header.sample_format} samples: {convert}"),
-        (depth not in (8, 16), f"has {depth} bits per channel: {convert}"),
+        (depth not in _DEPTHS.get(photometric, (2, 4, 8, 10, 12, 14, 16)), f"has {depth} bits per channel: {convert}"),
         (header.extra > 1, f"has {header.extra} extra channels: flatten it and {convert}"),
         (header.channels not in (1, 2, 3, 4), f"has {header.channels} channels: {convert}"),
-        (header.compression not in ("none", "lzw", "deflate", "packbits", "jpeg"),
+        (header.compression not in _COMPRESSIONS,
          f"is compressed by {header.compression}: save it with LZW, Deflate or none"),
-        (header.planar and header.tiled, "stores its channels apart in tiles: save it with interleaved channels"),
     )  # fmt: skip
     return next((reason for holds, reason in reasons if holds), None)
 
@@ -260,6 +264,8 @@ def _refuse_class(input_class: InputClass, pages: int) -> None:
 def _tone(header: Header, trc: str, warnings: list[str]) -> profiles.Tone:
     gray = header.gray
     depth = 16 if header.bit_depth > 8 else 8
+    if header.photometric == "lab":
+        return profiles.LabTone(depth)
     if header.icc:
         try:
             return profiles.embedded_tone(header.icc, gray, depth)

@@ -28,7 +28,7 @@ OUTCOMES = {
     "image-tiff__12bit.cropped.tiff": "unsupported",
     "image-tiff__cramps-tile.tif": "gray",
     "image-tiff__cramps.tif": "gray",
-    "image-tiff__flower-minisblack-02.tif": "unsupported",
+    "image-tiff__flower-minisblack-02.tif": "gray",
     "image-tiff__flower-minisblack-16.tif": "gray",
     "image-tiff__flower-minisblack-32.tif": "unsupported",
     "image-tiff__g3test.tif": "unsupported",
@@ -46,7 +46,7 @@ OUTCOMES = {
     "image-tiff__tiled-gray-i1.tif": "unsupported",
     "image-tiff__tiled-jpeg-ycbcr.tif": "unsupported",
     "imageio-binaries__fei-sem-rbc.tif": "gray",
-    "imageio-binaries__multipage.tif": "unsupported",
+    "imageio-binaries__multipage.tif": "gray",
     "libvips__issue412.jp2": "unsupported",
     "libvips__sample.tif": "unsupported",
     "libvips__truncated.jpg": "truncated",
@@ -56,7 +56,7 @@ OUTCOMES = {
     "pillow__16bit.cropped.tif": "unsupported",
     "pillow__16bit.r.tif": "unsupported",
     "pillow__8bit.s.tif": "unsupported",
-    "pillow__balloon_eciRGBv2_aware.jp2": "unsupported",
+    "pillow__balloon_eciRGBv2_aware.jp2": "truncated",
     "pillow__broken_data_stream.png": "truncated",
     "pillow__copyleft.tiff": "near-neutral",
     "pillow__crash-0e16d3bfb83be87356d026d66919deaefca44dac.tif": "truncated",
@@ -66,8 +66,8 @@ OUTCOMES = {
     "pillow__g4_orientation_3.tif": "unsupported",
     "pillow__g4_orientation_6.tif": "unsupported",
     "pillow__hopper.Lab.tif": "unsupported",
-    "pillow__hopper2.tif": "unsupported",
-    "pillow__hopper_16bit.pgm": "unsupported",
+    "pillow__hopper2.tif": "gray",
+    "pillow__hopper_16bit.pgm": "gray",
     "pillow__hopper_1bit.pbm": "unsupported",
     "pillow__hopper_bad_exif.jpg": "gray",
     "pillow__hopper_g4_500.tif": "unsupported",
@@ -75,9 +75,9 @@ OUTCOMES = {
     "pillow__hopper_unknown_pixel_mode.tif": "unsupported",
     "pillow__icc-after-SOF.jpg": "unsupported",
     "pillow__invalid-exif.jpg": "near-neutral",
-    "pillow__multipage.tiff": "unsupported",
-    "pillow__multipage_out_of_order.tiff": "unsupported",
-    "pillow__not_enough_data.jp2": "unsupported",
+    "pillow__multipage.tiff": "blank",
+    "pillow__multipage_out_of_order.tiff": "blank",
+    "pillow__not_enough_data.jp2": "broken",
     "pillow__old-style-jpeg-compression.tif": "unsupported",
     "pillow__oom-225817ca0f8c663be7ab4b9e717b02c661e66834.tif": "truncated",
     "pillow__seek_too_large.tif": "truncated",
@@ -89,7 +89,7 @@ OUTCOMES = {
     "pillow__total-pages-zero.tif": "unsupported",
     "pillow__truncated_app14.jpg": "toned",
     "pillow__truncated_jpeg.jpg": "truncated",
-    "pillow__zero_height.j2k": "unsupported",
+    "pillow__zero_height.j2k": "broken",
     "sharp__Channel_digital_image_CMYK_color.jpg": "unsupported",
     "sharp__G31D.TIF": "unsupported",
     "sharp__fogra-0-100-100-0.tif": "unsupported",
@@ -266,6 +266,102 @@ def test_the_assumed_curve(tmp_path: Path, name: str) -> None:
     v = _picture(16) / 65535
     curve = {"srgb": lab.decode_srgb(v), "gamma1.8": v**1.8, "gamma2.2": v**2.2, "linear": v}[name]
     np.testing.assert_allclose(_light(path, assumed_gray_trc=name), lab.lightness(curve), atol=1e-3)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("variant", [
+    {"compression": "zstd"}, {"compression": "lzma"}, {"compression": "zstd", "tile": (32, 32), "predictor": True},
+    {"planarconfig": "separate", "tile": (32, 32), "compression": "lzw"},
+])  # fmt: skip
+def test_tiffs_that_libvips_does_not_read(tmp_path: Path, bit_depth: int, variant: dict[str, Any]) -> None:
+    picture = _picture(bit_depth)
+    path = tmp_path / "a.tif"
+    if "planarconfig" in variant:
+        tifffile.imwrite(path, np.stack([picture] * 3), photometric="rgb", metadata=None, **variant)
+    else:
+        tifffile.imwrite(path, np.invert(picture), photometric="miniswhite", metadata=None, **variant)
+    np.testing.assert_allclose(_light(path), _srgb_lightness(picture), atol=2e-3)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 10, 12, 14])
+def test_odd_depths_keep_black_white_and_proportion(tmp_path: Path, bits: int) -> None:
+    picture = (_picture(16) >> (16 - bits)).astype(np.uint8 if bits < 8 else np.uint16)
+    single = picture[..., None] >> np.arange(bits - 1, -1, -1).astype(picture.dtype) & 1
+    path = tmp_path / "a.tif"
+    data = np.packbits(single.reshape(len(picture), -1).astype(np.uint8), axis=1).tobytes()  # rows start on a byte
+    facts = [(256, 3, 217), (257, 3, 150), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1),
+             (278, 3, 150), (279, 4, len(data))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in facts)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(facts)) + entries + bytes(4)
+    path.write_bytes(head.ljust(200, b"\0") + data)
+    expected = lab.lightness(lab.decode_srgb(picture / (2**bits - 1)))
+    np.testing.assert_allclose(_light(path), expected, atol=2e-2 if bits < 8 else 2e-3)
+    with scans.open_scan(path) as scan:
+        assert scan.bit_depth == (8 if bits < 8 else 16)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_lab_tiff_gives_its_own_lightness(tmp_path: Path, bit_depth: int) -> None:
+    picture = _picture(bit_depth)
+    codes = np.zeros((*picture.shape, 3), picture.dtype)
+    codes[..., 0], codes[..., 2] = picture, 10 * (1 if bit_depth == 8 else 256)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, codes, photometric="cielab", metadata=None)
+    np.testing.assert_allclose(_light(path), picture * (100 / (2**bit_depth - 1)), atol=1e-3)
+    with scans.open_scan(path) as scan:
+        assert scan.input_class == "toned"
+
+
+def test_palette_tiff(tmp_path: Path) -> None:
+    picture = _picture(8)
+    ramp = np.arange(255, -1, -1).astype(np.uint16) * 257  # index 0 is white
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, 255 - picture, photometric="palette", colormap=np.stack([ramp] * 3), metadata=None)
+    np.testing.assert_allclose(_light(path), _srgb_lightness(picture), atol=2e-3)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("codec", ["jp2", "j2k"])
+def test_jpeg_2000(tmp_path: Path, bit_depth: int, bands: int, codec: str) -> None:
+    picture = _picture(bit_depth)
+    stored = picture if bands == 1 else np.stack([picture] * 3, axis=-1)
+    path = tmp_path / "a.tif"
+    data = imagecodecs.jpeg2k_encode(stored, level=0, reversible=True, codecformat=codec)
+    path.write_bytes(data)
+    np.testing.assert_allclose(_light(path), _srgb_lightness(picture), atol=2e-3)
+    with scans.open_scan(path) as scan:
+        assert (scan.kind, scan.bit_depth) == ("jp2", bit_depth)
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ScanError):
+        scans.open_scan(path)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_pnm(tmp_path: Path, bit_depth: int, bands: int) -> None:
+    picture = _picture(bit_depth)
+    stored = picture if bands == 1 else np.stack([picture] * 3, axis=-1)
+    head = f"P{5 if bands == 1 else 6}\n# scanned\n217 150\n{2**bit_depth - 1}\n".encode()
+    path = tmp_path / "a.pnm"
+    path.write_bytes(head + stored.astype(stored.dtype.newbyteorder(">")).tobytes())
+    np.testing.assert_allclose(_light(path), _srgb_lightness(picture), atol=2e-3)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ScanError) as caught:
+        scans.open_scan(path)
+    assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_webp(tmp_path: Path, lossless: bool) -> None:
+    path = tmp_path / "a.webp"
+    Image.fromarray(_picture(8)).save(path, lossless=lossless, quality=90, exif=b"")
+    codes = np.asarray(Image.open(path).convert("RGB"))
+    np.testing.assert_allclose(_light(path), lab.srgb_lightness(codes), atol=2e-3)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ScanError) as caught:
+        scans.open_scan(path)
+    assert caught.value.code == "truncated"
 
 
 @pytest.mark.parametrize("kind", ["tiff", "png", "jpeg"])
