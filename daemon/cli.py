@@ -15,6 +15,9 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "status": ("daemon.questions:status", "What is watched, waiting, being worked on, done."),
     "why": ("daemon.questions:why", "One sentence about any path: what became of it, and why."),
     "jobs": ("daemon.questions:jobs_", "List jobs."),
+    "quarantine": ("daemon.quarantine:quarantine", "What was given up on: list, show, retry, dismiss."),
+    "health": ("daemon.health:health", "Is everything moving? The exit code tells monitoring."),
+    "selftest": ("daemon.selftest:selftest", "Try on your own share what works, and how it will be watched."),
     "retry": ("daemon.questions:retry", "Send quarantined or skipped jobs back into the queue."),
     "colorize": ("worker.commands:colorize", "Colour files now, without queue or database."),
     "verify": ("worker.commands:verify", "Compare a derivative's lightness with its master's."),
@@ -22,6 +25,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "evaluate": ("worker.commands:evaluate", "Score a generator on a folder of colour photos."),
     "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),
     "recolor": ("worker.model_commands:recolor", "Colour scans again with another version."),
+    "curated": ("worker.curated_commands:curated_", "Colour photos to learn from: list, accept, reject, …"),
     "watch": ("daemon.processes:watch_", "Only the watcher and dispatcher, for a host of its own."),
     "worker": ("worker.commands:worker", "Only a colouring worker, for a host of its own."),
     "beat": ("daemon.processes:beat", "Only the scheduler of periodic tasks."),
@@ -60,8 +64,9 @@ class Verbs(click.Group):
             return None
         module, _, name = VERBS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
-        if not any(parameter.name == "state_dir" for parameter in command.params):
-            command.params.append(_state_dir_option())
+        for verb in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            if not any(parameter.name == "state_dir" for parameter in verb.params):
+                verb.params.append(_state_dir_option())
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,10 +1,11 @@
 """From rows to messages: send what is due, keep few in flight, send again what was lost, take back void claims."""
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Final
 
-from worker import fault, jobs, outbox, queue
+from worker import curated, fault, jobs, outbox, queue
 from worker.db import Database
 from worker.errors import BrokerUnavailable
 from worker.settings import Settings
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 #: a message may be under way so long before its absence means something
 GRACE_S: Final = 10
+#: a request to check curated photos may be lost; the next one is sent after so long
+ASK_AGAIN_S: Final = 30
 
 
 class Dispatcher:
@@ -23,6 +26,7 @@ class Dispatcher:
         self.database = database
         self.settings = settings
         self._down = False
+        self._asked_for, self._asked_s = 0, 0.0
 
     def dispatch(self) -> int:
         """Send the messages that are due now; returns how many. A silent broker is logged once and waited for."""
@@ -58,6 +62,20 @@ class Dispatcher:
                 with self.database.writing() as session:
                     outbox.mark_undelivered(session, [unsent.id for unsent in due[position:]])
                 raise
+
+    def dispatch_curated(self) -> bool:
+        """Ask a worker to check curated photos, if any wait; again when fewer wait, or after half a minute."""
+        with self.database.reading() as session:
+            waiting = curated.waiting(session)
+        if not waiting or (waiting == self._asked_for and time.monotonic() - self._asked_s < ASK_AGAIN_S):
+            return False
+        try:
+            queue.ask_for_curation()
+        except BrokerUnavailable as error:
+            logger.debug("curation not asked for", exc_info=error)  # `dispatch` is the one who says it
+            return False
+        self._asked_for, self._asked_s = waiting, time.monotonic()
+        return True
 
     def sweep(self) -> None:
         """Take back the jobs of workers that have not renewed their lease."""

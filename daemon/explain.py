@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon import scan
-from worker import files
+from worker import curated, files
 from worker.overview import database_time
 from worker.settings import Settings
 from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile, absolute, display
@@ -60,6 +60,8 @@ def why(session: Session, settings: Settings, path: bytes) -> Explanation:
     if row is None or (row.state is FileState.VANISHED and os.path.lexists(full)):
         return _unseen(full, root, settings)
     job = session.get(Job, row.job_id) if row.job_id is not None and row.state is FileState.SUBMITTED else None
+    if job is None and (photo := curated.by_file(session, row.id)) is not None and row.state is FileState.SUBMITTED:
+        return _say(full, photo.state, f"Curated photo {photo.id}, {photo.state}: {photo.reason}.", row)
     if job is None:
         return _say(full, row.state, f"{_FILE[row.state]} since {_at(row.since)}: {row.reason}", row)
     return _say(full, job.state, _job_sentence(session, job), row)
@@ -82,7 +84,7 @@ def _say(path: bytes, state: str, sentence: str, row: SourceFile | None = None) 
 
 def _root_of(session: Session, settings: Settings, full: bytes) -> tuple[str, bytes, bytes] | None:
     """Name and path of the root that a path lies in, and the path below it."""
-    roots = {root.key: os.fsencode(root.path) for root in settings.watched}
+    roots = {root.key: os.fsencode(root.path) for root in settings.all_roots}
     roots |= {root.name: root.path for root in session.scalars(sa.select(Root)) if root.name not in roots}
     for name, path in roots.items():
         real = os.path.realpath(path)

@@ -15,8 +15,9 @@ FOLDER = click.Path(path_type=Path)
 @click.command()
 @click.option("--inbox", type=FOLDER, help="The folder to watch [default: ./scans].")
 @click.option("--output", type=FOLDER, help="Where derivatives go [default: ./colorized].")
+@click.option("--curated", type=FOLDER, help="Colour photos to learn from [default: ./curated where it is there].")
 @click.option("--drain", is_flag=True, help="Stop when everything that is there now has been dealt with.")
-def up(inbox: Path | None, output: Path | None, drain: bool) -> None:
+def up(inbox: Path | None, output: Path | None, curated: Path | None, drain: bool) -> None:
     """Watch, queue and colour on this machine, until Ctrl-C.
 
     Starts broker, database, worker, scheduler and watcher, restarts what dies, and shows what happens. With --drain
@@ -24,7 +25,7 @@ def up(inbox: Path | None, output: Path | None, drain: bool) -> None:
     """
     from daemon.up import up as run
 
-    settings = choose(inbox=inbox, output=output)
+    settings = choose(inbox=inbox, output=output, curated=curated)
     if settings.roots and (inbox or output):
         raise UnknownSetting(
             "--inbox and --output name one folder, but the settings have [[roots]]. "

@@ -106,6 +106,8 @@ def banner(settings: Settings, pid: int, *, drain: bool) -> str:
     lines = ["Photochrom works through:" if drain else "Photochrom watches:"]
     lines += [f"  {_root_line(root, mount_of(root.path))}" for root in settings.watched]
     outputs = ", ".join(str(root.output) for root in settings.watched)
+    if settings.curated_root:
+        lines.append(f"  {settings.curated_root.path}  (curated photos to learn from)")
     lines += [
         f"Results:  {outputs}",
         f"Logs:     {settings.state_dir / 'logs'}",
@@ -155,7 +157,7 @@ def is_drained(overview: Overview, ran_s: float) -> bool:
     `ran_s` is how long this run has been up, in seconds: at first, `offline` is what an earlier run has left there.
     """
     offline = {root.name for root in overview.roots if root.state == "offline" and ran_s > OFFLINE_S}
-    return not _unfinished(overview) and not set(overview.unscanned) - offline
+    return not _unfinished(overview) and not overview.curated.get("pending") and not set(overview.unscanned) - offline
 
 
 def drained_exit(overview: Overview) -> ExitCode:

@@ -22,7 +22,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @contextmanager
-def _record(settings: Settings) -> Iterator[Database]:
+def record(settings: Settings) -> Iterator[Database]:
     """The database of this installation, which must be there already: a question creates nothing."""
     if (file := missing_file(settings.database)) is not None:
         raise DatabaseUnusable(
@@ -36,7 +36,8 @@ def _record(settings: Settings) -> Iterator[Database]:
         database.dispose()
 
 
-def _print_json(data: object) -> None:
+def print_json(data: object) -> None:
+    """Data for machines, on stdout."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=_jsonable))
 
 
@@ -52,12 +53,12 @@ def status(every_2_s: bool, as_json: bool) -> None:
     from worker.overview import database_time, overview
 
     settings = load()
-    with _record(settings) as database:
+    with record(settings) as database:
         while True:
             with database.reading() as session:
                 seen, now = overview(session), database_time(session)
             if as_json:
-                _print_json({"at": now, "state_dir": str(settings.state_dir), **dataclasses.asdict(seen)})
+                print_json({"at": now, "state_dir": str(settings.state_dir), **dataclasses.asdict(seen)})
             else:
                 if every_2_s:
                     click.clear()
@@ -71,18 +72,21 @@ def _status_text(seen: Any, now: dt.datetime) -> str:
     """The status as a person reads it."""
     lines = []
     for root in seen.roots:
-        scanned = f"scanned {_ago(now, root.scanned_at)}" if root.scanned_at else "not scanned yet"
-        lines.append(f"{root.path} → {root.output}   {root.state}, by {root.mode}, {root.files} files, {scanned}")
+        scanned = f"scanned {ago(now, root.scanned_at)}" if root.scanned_at else "not scanned yet"
+        arrow = f" → {root.output}" if root.output else ""
+        lines.append(f"{root.path}{arrow}   {root.state}, by {root.mode}, {root.files} files, {scanned}")
         if root.reason:
             lines.append(f"    {root.reason}")
     files = {state: count for state, count in seen.files.items() if state != "submitted"}
     lines.append("files  " + (_counts(files) or "none waiting"))
     lines.append("jobs   " + (_counts(seen.jobs) or "none yet"))
+    if seen.curated:
+        lines.append("photos " + _counts(seen.curated) + "   (curated)")
     lines.append(f"rate   {seen.per_minute} derivatives in the last minute")
     if seen.oldest_waiting is not None:
-        lines.append(f"oldest waiting scan: submitted {_ago(now, seen.oldest_waiting)}")
+        lines.append(f"oldest waiting scan: submitted {ago(now, seen.oldest_waiting)}")
     for path, worker, device, since in seen.working:
-        lines.append(f"now    {path} on {device}, since {_ago(now, since)}   ({worker})")
+        lines.append(f"now    {path} on {device}, since {ago(now, since)}   ({worker})")
     return "\n".join(lines)
 
 
@@ -90,7 +94,8 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
 
 
-def _ago(now: dt.datetime, then: dt.datetime) -> str:
+def ago(now: dt.datetime, then: dt.datetime) -> str:
+    """How long a time is past, in one short unit."""
     seconds = max(0.0, (now - then).total_seconds())
     for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length_s:
@@ -106,10 +111,10 @@ def jobs_(state: str | None, as_json: bool) -> None:
     query = sa.select(JOB_STATUS).order_by(JOB_STATUS.c.id)
     if state:
         query = query.where(JOB_STATUS.c.state == state)
-    with _record(load()) as database, database.reading() as session:
+    with record(load()) as database, database.reading() as session:
         rows = session.execute(query.execution_options(yield_per=1000)).mappings()
         if as_json:
-            _print_json([dict(row) for row in rows])
+            print_json([dict(row) for row in rows])
             return
         for row in rows:
             click.echo(f"{row['id']:>6}  {row['state']:<12}  {row['path']}  {row['reason']}")
@@ -123,10 +128,10 @@ def why(path: str, as_json: bool) -> None:
     from daemon.explain import why as explain
 
     settings = load()
-    with _record(settings) as database, database.reading() as session:
+    with record(settings) as database, database.reading() as session:
         explanation = explain(session, settings, os.fsencode(path))
     if as_json:
-        _print_json(dataclasses.asdict(explanation))
+        print_json(dataclasses.asdict(explanation))
     else:
         click.echo(explanation.sentence)
 
@@ -138,7 +143,7 @@ def retry(ids: tuple[int, ...]) -> None:
     from worker import jobs
 
     refused = 0
-    with _record(load()) as database:
+    with record(load()) as database:
         for job_id in ids:
             try:
                 with database.writing() as session:
@@ -161,7 +166,7 @@ def config(as_json: bool) -> None:
         if values[name]:
             values[name] = without_password(values[name])
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     file = config_file()
     click.echo(f"# from PHOTOCHROM_* variables and {file} ({'found' if file.is_file() else 'not there'})")
@@ -179,7 +184,7 @@ def doctor(as_json: bool) -> None:
 
     findings = examine.all_findings(load())
     if as_json:
-        _print_json([dataclasses.asdict(finding) for finding in findings])
+        print_json([dataclasses.asdict(finding) for finding in findings])
     else:
         width = max(len(finding.what) for finding in findings)
         for finding in findings:

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from daemon import intake, scan
 from daemon.stability import StabilityTracker
-from worker import fault, files, jobs
+from worker import curated, fault, files, jobs
 from worker.db import Database
 from worker.errors import JobMoved
-from worker.tables import FileState
+from worker.tables import FileState, SourceFile
 
 logger = logging.getLogger(__name__)
 
@@ -150,10 +150,22 @@ class Reconciler:
             return
         row.size_bytes = outcome.stamp.size_bytes
         try:
-            job, new = jobs.submit(session, row, outcome.sha256, priority=self.priority)
+            job_id, new = self._submit(session, row, outcome.sha256)
         except JobMoved:  # a worker ended the old job this instant: settle again, submit again
             files.put(session, row.id, FileState.SETTLING, "Its job was moved meanwhile.")
             return
-        files.put(session, row.id, FileState.SUBMITTED, "", outcome.stamp, sha256=outcome.sha256, job_id=job.id)
+        files.put(session, row.id, FileState.SUBMITTED, "", outcome.stamp, sha256=outcome.sha256, job_id=job_id)
         if new:
-            logger.info("submitted", extra={"job_id": job.id, "path": row.display_path})
+            logger.info("submitted", extra={"job_id": job_id, "path": row.display_path})
+
+    def _submit(self, session: Session, row: SourceFile, sha256: str) -> tuple[int | None, bool]:
+        """Record what is to be done with settled content: its job's id, if it gets one, and whether it is new."""
+        job, new = jobs.submit(session, row, sha256, priority=self.priority)
+        return job.id, new
+
+
+class CuratedReconciler(Reconciler):
+    """Brings the record of the curated folder up to date: its photos are not coloured, but checked and learned from."""
+
+    def _submit(self, session: Session, row: SourceFile, sha256: str) -> tuple[int | None, bool]:
+        return None, curated.submit(session, row, sha256)

@@ -63,7 +63,7 @@ def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
 
 def root_faults(settings: Settings) -> list[SetupError]:
     """Everything that is wrong with the folders of these settings, for `doctor`; changes nothing."""
-    faults: list[SetupError] = [fault for root in settings.watched if (fault := _source_fault(root.path))]
+    faults: list[SetupError] = [fault for root in settings.all_roots if (fault := _source_fault(root.path))]
     faults += list(_overlaps(settings))
     return faults or [fault for root in settings.watched if (fault := _output_fault(root.output))]
 
@@ -119,6 +119,8 @@ def _overlaps(settings: Settings) -> Iterator[RootsOverlap]:
     folders = [("the state directory", settings.state_dir)]
     for root in settings.watched:
         folders += [("the watched folder", root.path), ("the output folder", root.output)]
+    if settings.curated_root:
+        folders.append(("the curated folder", settings.curated_root.path))
     for index, (kind, folder) in enumerate(folders):
         for other_kind, other in folders[:index]:
             if _lies_in(folder, other) or _lies_in(other, folder):

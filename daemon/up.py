@@ -107,7 +107,7 @@ class Onlooker:
         self._database = database
         self._console = console
         self._drain = drain
-        self._names = [root.key for root in settings.watched]
+        self._names = [root.key for root in settings.all_roots]
         with database.reading() as session:
             self._since = overview.database_time(session)
         self._started_s = self._due_s = time.monotonic()
@@ -151,6 +151,8 @@ class Onlooker:
 def environment(settings: Settings) -> dict[str, str]:
     """This process's environment with every setting in it, so that a child has exactly ours."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
+    if "curated" not in settings.model_fields_set:
+        del values["curated"]  # who names the folder asks for it; the default one may be missing
     values["roots"] = json.dumps([_root(root) for root in settings.roots])
     handed = {PREFIX + name.upper(): str(value) for name, value in values.items()}
     # Started in a folder that has a `model` or `worker` in it, Python would import that one.

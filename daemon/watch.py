@@ -19,12 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from daemon import intake, roots
 from daemon.dispatch import Dispatcher
 from daemon.events import Hints
-from daemon.reconcile import Reconciler
+from daemon.reconcile import CuratedReconciler, Reconciler
 from worker import files
 from worker.db import Database, open_database, refuse_unmigrated
 from worker.mounts import mount_of
 from worker.queue import PRIORITY
-from worker.settings import RootSettings, Settings
+from worker.settings import CURATED_ROOT, RootSettings, Settings
 from worker.tables import RootState
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,13 @@ class Watcher:
         self.settings = settings
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.dispatcher = Dispatcher(database, settings)
-        self.watched = [self._watched(root) for root in settings.watched]
+        self.watched = [self._watched(root) for root in settings.all_roots]
 
     def _watched(self, root: RootSettings) -> Watched:
         mount = mount_of(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
-        reconciler = Reconciler(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority])
+        kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
+        reconciler = kind(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority])
         return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler)
 
     def close(self) -> None:
@@ -102,6 +103,7 @@ class Watcher:
         steps: list[tuple[Callable[[], object], float]] = [
             (self.hold, ROOT_LEASE_S / 4),
             (self.dispatcher.dispatch, DISPATCH_S),
+            (self.dispatcher.dispatch_curated, DISPATCH_S),
             (self.dispatcher.sweep, self.settings.sweep_s),
         ]
         due_s = [0.0] * len(steps)
@@ -140,7 +142,7 @@ class Watcher:
                 session,
                 name=root.settings.key,
                 path=os.fsencode(root.settings.path),
-                output=os.fsencode(root.settings.output),
+                output=b"" if root.settings.key == CURATED_ROOT else os.fsencode(root.settings.output),
                 mode=root.mode,
                 fs_type=mount_of(root.settings.path).fs_type,
                 identity=dataclasses.asdict(identity),

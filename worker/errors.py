@@ -4,7 +4,7 @@ PhotochromError
 ├─ SetupError              a command cannot start
 │  ├─ UnknownSetting       RootMissing     RootsOverlap     OutputUnwritable   StateDirInUse
 │  ├─ DatabaseNewer        DatabaseUnusable    BrokerUnavailable    WeightsBroken    DependencyMissing
-│  └─ PhotosUnusable       TrainingStopped    VersionRefused
+│  └─ PhotosUnusable       TrainingStopped    VersionRefused   CuratedRefused
 ├─ ScanError               about the bytes of one scan
 │  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
 │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
@@ -139,6 +139,13 @@ class VersionUnusable(PhotochromError):
     """The version that a job is bound to does not load; another one must not do it in its place."""
 
     code = "version_unusable"
+
+
+class CuratedRefused(SetupError):
+    """A curated photo is not there, or may not be learned from whoever says so."""
+
+    code = "curated_refused"
+    exit_code = ExitCode.USAGE
 
 
 class PhotosUnusable(SetupError):

@@ -59,3 +59,46 @@ class ModelEvent(Base):
     previous: Mapped[str | None] = mapped_column(sa.String(64))
     actor: Mapped[str] = mapped_column(sa.Text)  # user@host, or the training run
     reason: Mapped[str] = mapped_column(sa.Text, default="")
+
+
+class CuratedState(enum.StrEnum):
+    """May a colour photo be learned from?"""
+
+    PENDING = "pending"  # waits for its check
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"  # with a reason
+
+
+class CuratedPhoto(Base):
+    """One colour photo in the curated folder: what it is, and whether the generator may learn from it."""
+
+    __tablename__ = "curated_photos"
+    __table_args__ = (sa.Index(None, "state"), sa.Index(None, "sha256"))
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    source_file_id: Mapped[int] = mapped_column(sa.ForeignKey("source_files.id"), unique=True)
+    root: Mapped[str] = mapped_column(sa.Text)
+    path: Mapped[bytes]
+    display_path: Mapped[str] = mapped_column(sa.Text)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    state: Mapped[CuratedState] = mapped_column(text_enum(CuratedState), default=CuratedState.PENDING)
+    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    judged_by: Mapped[str] = mapped_column(sa.Text, default="")  # "check", or user@host
+    judged_at: Mapped[dt.datetime | None] = mapped_column(UtcTime)
+    created_at: Mapped[dt.datetime] = mapped_column(UtcTime, default=after(0))
+
+    width_px: Mapped[int | None]
+    height_px: Mapped[int | None]
+    colourfulness: Mapped[float | None]
+    perceptual_hash: Mapped[str | None] = mapped_column(sa.String(64))
+    duplicate_of: Mapped[int | None] = mapped_column(sa.ForeignKey("curated_photos.id"))
+    slice: Mapped[str] = mapped_column(sa.Text, default="")
+    licence: Mapped[str] = mapped_column(sa.Text, default="")
+    origin: Mapped[str] = mapped_column(sa.Text, default="")
+    use: Mapped[str] = mapped_column(sa.String(16), default="")  # "train" | "holdout", from its first run on
+    first_run: Mapped[int | None] = mapped_column(sa.BigInteger)  # the training run that used it first
+
+    claim_no: Mapped[int] = mapped_column(default=0)  # only ever rises: fences a worker that was given up
+    lost: Mapped[int] = mapped_column(default=0)  # checks that ended with their worker
+    lease_until: Mapped[dt.datetime | None] = mapped_column(UtcTime)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from worker import curated
 from worker.db import after
 from worker.jobs import OPEN
 from worker.tables import FileState, Job, JobState, Root, SourceFile, absolute, display
@@ -41,6 +42,7 @@ class Overview:
         oldest_waiting: when the oldest queued job was submitted.
         per_minute: derivatives published in the last minute.
         working: what is being worked on: (path, worker, device, since when).
+        curated: curated photos per state.
     """
 
     jobs: dict[str, int]
@@ -51,6 +53,7 @@ class Overview:
     oldest_waiting: dt.datetime | None
     per_minute: int
     working: list[tuple[str, str, str, dt.datetime]]
+    curated: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def database_time(session: Session) -> dt.datetime:
@@ -78,6 +81,7 @@ def overview(session: Session, since: dt.datetime | None = None, names: Sequence
         files=_counts(session, sa.select(SourceFile.state, sa.func.count()).group_by(SourceFile.state)),
         ended_since=_counts(session, ended),
         unscanned=unscanned,
+        curated=curated.counts(session),
         roots=[_root_status(root) for root in roots],
         oldest_waiting=session.scalar(sa.select(sa.func.min(Job.created_at)).where(Job.state == JobState.QUEUED)),
         per_minute=session.scalar(

@@ -13,12 +13,15 @@ from worker.errors import BrokerUnavailable
 from worker.settings import Settings, load
 
 COLORIZE: Final = "photochrom.colorize"
+CURATE: Final = "photochrom.curate"
 TIDY: Final = "photochrom.tidy"
 COLORIZE_QUEUE: Final = "colorize"
 TRAIN_QUEUE: Final = "train"
 #: Celery on Redis: the lower, the sooner
 PRIORITY: Final = {"interactive": 0, "normal": 3, "backlog": 6}
 TIDY_EVERY_S: Final = 3600
+#: a request to check curated photos is renewed long before
+CURATE_EXPIRES_S: Final = 60
 #: a back-stop only: leases in the table are what recovers a job; must exceed the longest job
 VISIBILITY_TIMEOUT_S: Final = 3600
 
@@ -60,7 +63,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_acks_on_timeout": True,
         "task_default_queue": COLORIZE_QUEUE,
         "task_queues": [Queue(COLORIZE_QUEUE), Queue(TRAIN_QUEUE)],
-        "task_routes": {COLORIZE: COLORIZE_QUEUE, TIDY: COLORIZE_QUEUE},
+        "task_routes": {COLORIZE: COLORIZE_QUEUE, CURATE: COLORIZE_QUEUE, TIDY: COLORIZE_QUEUE},
         "task_time_limit": settings.job_limit_s,
         "worker_pool": "prefork",
         "worker_pool_start_method": "spawn",
@@ -91,6 +94,18 @@ def send(job_id: int, priority: int) -> None:
         app.send_task(COLORIZE, (job_id,), priority=priority, retry=False)
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"The broker does not answer: {error}. Jobs wait in the database.") from error
+
+
+def ask_for_curation() -> None:
+    """Ask a worker to check curated photos for a while; which ones, the table says.
+
+    Raises:
+        BrokerUnavailable: the message was not taken.
+    """
+    try:
+        app.send_task(CURATE, (), priority=PRIORITY["normal"], expires=CURATE_EXPIRES_S, retry=False)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"The broker does not answer: {error}. Photos wait in the database.") from error
 
 
 def waiting() -> int:

@@ -45,7 +45,7 @@ def tidy() -> None:
     """Remove temporary files that dead workers left in the output folders."""
     database = open_database(load().database)
     with database.reading() as session:
-        outputs = [root.output for root in session.scalars(sa.select(Root))]
+        outputs = [root.output for root in session.scalars(sa.select(Root)) if root.output]
     for output in outputs:
         for path in publish.sweep_temporaries(output, older_than_s=TIDY_OLDER_THAN_S):
             logger.info("temporary_removed", extra={"path": display(path)})

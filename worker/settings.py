@@ -30,6 +30,9 @@ NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT", "PHOTOCHROM_W
 #: a unix socket's path may have 107 bytes on Linux and 103 on macOS
 SOCKET_PATH_MAX_BYTES = 100
 
+#: name of the curated folder among the roots; an operator's are named otherwise, or by absolute paths
+CURATED_ROOT = "(curated)"
+
 WatchMode = Literal["auto", "events", "scan"]
 OutputFormat = Literal["same", "tiff", "png", "jpeg"]
 
@@ -98,6 +101,9 @@ class Settings(BaseSettings):
     output_mode: str = Field("", pattern=r"^(0?[0-7]{3})?$", description="octal mode of derivatives; empty: by umask")
     review_chroma: float = Field(1.0, ge=0, description="a derivative with a mean chroma below this goes to review")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    curated: str = Field("curated", description="colour photos to learn from; watched where it is there or is named")
+    curated_least_px: int = Field(160, ge=64, description="short side that a curated photo must have")
+    evaluation_photos: str = Field("", description="the operator's own photos to judge versions by; never learned from")
     models_dir: str = Field("", description="versions of the generator; shared by all hosts; empty: in state_dir")
     retrain_cron: str = Field("", description="when to retrain (five cron fields); empty: never")
 
@@ -137,6 +143,19 @@ class Settings(BaseSettings):
     def watched(self) -> tuple[RootSettings, ...]:
         """The roots to watch: those of `[[roots]]`, else inbox → output."""
         return self.roots or (RootSettings(path=self.inbox, output=self.output),)
+
+    @property
+    def curated_root(self) -> RootSettings | None:
+        """The curated folder as a root to watch; None where none was named and the default is not there."""
+        if not self.curated or ("curated" not in self.model_fields_set and not os.path.isdir(self.curated)):
+            return None
+        path = Path(os.path.abspath(Path(self.curated).expanduser()))
+        return RootSettings(path=path, output=path, name=CURATED_ROOT)
+
+    @property
+    def all_roots(self) -> tuple[RootSettings, ...]:
+        """What is watched, the curated folder included."""
+        return self.watched + ((self.curated_root,) if self.curated_root else ())
 
     @property
     def models(self) -> Path:

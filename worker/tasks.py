@@ -27,6 +27,15 @@ def colorize(job_id: int) -> None:
     pipeline.run(job_id)
 
 
+@queue.app.task(name=queue.CURATE, acks_late=False)
+def curate() -> None:
+    """Check curated photos for a while."""
+    from worker import curation, pipeline
+
+    bench = pipeline.prepare()
+    curation.check_waiting(bench.database, bench.settings)
+
+
 @queue.app.task(name=queue.TIDY, acks_late=False)
 def tidy() -> None:
     """Remove what dead workers left half-written in the output folders."""

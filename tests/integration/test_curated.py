@@ -1,0 +1,181 @@
+"""From a colour photo in the curated folder to its verdict: watcher's record, worker's check, a person's last word."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+from skimage import data
+
+from daemon.cli import main
+from daemon.reconcile import CuratedReconciler
+from worker import curated, curation
+from worker.db import Database
+from worker.errors import CuratedRefused
+from worker.learning_tables import CuratedPhoto, CuratedState
+from worker.settings import CURATED_ROOT, Settings, load
+from worker.tables import FileState, Job, Root, RootState, SourceFile
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def save(path: Path, rgb: np.ndarray, *options: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), rgb[..., ::-1], list(options))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four photographs and much that is none."""
+    base = tmp_path / "curated"
+    for name in PHOTOS:
+        save(base / "museum" / f"{name}.png", getattr(data, name)())
+    coffee = data.coffee()
+    save(base / "z" / "gray.png", np.repeat(coffee.mean(2, keepdims=True), 3, 2).astype(np.uint8))
+    save(base / "z" / "small.png", cv2.resize(coffee, (150, 100)))
+    save(base / "z" / "half.jpg", cv2.resize(coffee, None, fx=0.5, fy=0.5), cv2.IMWRITE_JPEG_QUALITY, 40)
+    save(base / "z" / "mirrored.png", coffee[:, ::-1])
+    (base / "z" / "again.png").write_bytes((base / "museum" / "coffee.png").read_bytes())
+    (base / "z" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    (base / "manifest.csv").write_text(
+        "file,category,licence,origin\nmuseum/coffee.png,still life,CC0,Rachel Michetti\n", encoding="utf-8"
+    )
+    return base
+
+
+def watch_once(database: Database, folder: Path) -> CuratedReconciler:
+    """What the watcher does in its first two looks at a quiet folder."""
+    with database.writing() as session:
+        if session.get(Root, CURATED_ROOT) is None:
+            session.add(Root(name=CURATED_ROOT, path=bytes(folder), output=b"", mode="scan", fs_type="",
+                             state=RootState.ONLINE, reason="", identity="{}", files=0))  # fmt: skip
+    reconciler = CuratedReconciler(database, CURATED_ROOT, bytes(folder), 0.0, 3)
+    reconciler.full_scan(lambda: True)
+    reconciler.take_settled()
+    return reconciler
+
+
+def check_all(database: Database, **settings: object) -> int:
+    total = 0
+    while count := curation.check_waiting(database, Settings(**settings)):
+        total += count
+    return total
+
+
+def verdicts(database: Database) -> dict[str, tuple[str, str]]:
+    with database.reading() as session:
+        rows = session.scalars(sa.select(CuratedPhoto))
+        return {photo.display_path: (photo.state, photo.reason.split(":")[0]) for photo in rows}
+
+
+def test_every_photo_gets_a_verdict_with_its_reason(record: Database, folder: Path) -> None:
+    watch_once(record, folder)
+    with record.reading() as session:
+        assert curated.waiting(session) == 10
+        assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 0
+        states = dict(session.execute(sa.select(SourceFile.display_path, SourceFile.state)).all())
+    assert states["manifest.csv"] == FileState.IGNORED
+    assert check_all(record) == 10
+    assert verdicts(record) == {
+        **{f"museum/{name}.png": ("accepted", "fit to be learned from") for name in PHOTOS},
+        "z/gray.png": ("rejected", "gray"),
+        "z/small.png": ("rejected", "too small"),
+        "z/half.jpg": ("rejected", "near-duplicate"),
+        "z/mirrored.png": ("rejected", "near-duplicate"),
+        "z/again.png": ("rejected", "duplicate"),
+        "z/torn.jpg": ("rejected", "broken"),
+    }
+    with record.reading() as session:
+        photos = {photo.display_path: photo for photo in session.scalars(sa.select(CuratedPhoto))}
+        coffee = photos["museum/coffee.png"]
+        assert (coffee.slice, coffee.licence, coffee.origin) == ("still life", "CC0", "Rachel Michetti")
+        assert photos["museum/rocket.png"].slice == "museum"
+        assert (coffee.width_px, coffee.height_px) == (600, 400)
+        assert {photos[f"z/{name}"].duplicate_of for name in ("half.jpg", "mirrored.png", "again.png")} == {coffee.id}
+        assert curated.new_photos(session) == 4
+        assert dict(curated.rejections(session))["near-duplicate"] == 2
+    watch_once(record, folder)
+    assert check_all(record) == 0  # nothing is checked twice
+
+
+def test_neighbours_of_the_operators_evaluation_pictures_are_refused_for_good(
+    record: Database, folder: Path, tmp_path: Path
+) -> None:
+    save(tmp_path / "judge" / "mine.jpg", cv2.resize(data.coffee()[:, ::-1], (300, 200)))
+    watch_once(record, folder)
+    check_all(record, evaluation_photos=str(tmp_path / "judge"))
+    assert verdicts(record)["museum/coffee.png"] == ("rejected", curated.EVALUATION)
+    with record.writing() as session:
+        coffee = session.scalars(sa.select(CuratedPhoto).where(CuratedPhoto.display_path == "museum/coffee.png")).one()
+        with pytest.raises(CuratedRefused, match="worthless"):
+            curated.overrule(session, coffee.id, CuratedState.ACCEPTED, "", "me")
+
+
+def test_new_content_is_checked_anew_and_an_old_check_does_not_count(record: Database, folder: Path) -> None:
+    reconciler = watch_once(record, folder)
+    with record.writing() as session:
+        held = curated.claim(session, 60)
+    assert held is not None
+    path = folder / os.fsdecode(held.path)
+    save(path, data.astronaut()[::-1])
+    reconciler.full_scan(lambda: True)
+    reconciler.take_settled()
+    with record.writing() as session:
+        assert not curated.settle(session, held, CuratedState.ACCEPTED, "too late")
+        again = curated.claim(session, 60)
+        assert again is not None and again.id == held.id and again.sha256 != held.sha256
+
+
+def test_a_photo_that_ends_its_worker_is_given_up(record: Database, folder: Path) -> None:
+    watch_once(record, folder)
+    first = None
+    for _ in range(curated.MOST_LOST):
+        with record.writing() as session:
+            photo = curated.claim(session, -1)  # its worker died at once, and the lease is over
+        assert photo is not None and photo.id == (first or photo.id)
+        first = photo.id
+    with record.writing() as session:
+        other = curated.claim(session, 60)
+        assert other is not None and other.id != first
+    with record.reading() as session:
+        given_up = session.get_one(CuratedPhoto, first)
+        assert (given_up.state, given_up.reason) == ("rejected", "its check ended the worker 3 times")
+
+
+def test_the_verbs(state_database: Database, state_dir: Path, folder: Path) -> None:
+    def run(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, ["curated", *arguments])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    watch_once(state_database, folder)
+    check_all(state_database)
+    rows = json.loads(run("list", "--json"))
+    gray = next(row["id"] for row in rows if row["path"] == "z/gray.png")
+    torn = next(row["id"] for row in rows if row["path"] == "z/torn.jpg")
+    assert json.loads(run("show", str(gray)))["reason"].startswith("gray")
+    assert "is accepted" in run("accept", str(gray))
+    assert "has not been read" in run("accept", str(torn), code=2)
+    assert "is rejected" in run("reject", str(gray), "--reason", "after all")
+    told = json.loads(run("stats", "--json"))
+    assert told["states"] == {"accepted": 4, "rejected": 6}
+    assert (told["new"], told["slices"]) == (4, {"museum": 3, "still life": 1})
+    assert len(run("list", "--state", "rejected").splitlines()) == 6
+    assert "after all" in run("list")
+    why = CliRunner().invoke(main, ["why", str(folder / "z" / "mirrored.png")]).output
+    assert "near-duplicate" in why, why
+
+
+def test_the_curated_folder_is_watched_only_where_it_is_there_or_named(tmp_path: Path, monkeypatch) -> None:
+    assert load().curated_root is None
+    (Path.cwd() / "curated").mkdir()
+    found = load().curated_root
+    assert found is not None and found.path == Path.cwd() / "curated"
+    monkeypatch.setenv("PHOTOCHROM_CURATED", "")
+    assert load().curated_root is None
+    monkeypatch.setenv("PHOTOCHROM_CURATED", str(tmp_path / "nowhere"))
+    assert load().curated_root is not None
