@@ -20,7 +20,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "selftest": ("daemon.selftest:selftest", "Try on your own share what works, and how it will be watched."),
     "retry": ("daemon.questions:retry", "Send quarantined or skipped jobs back into the queue."),
     "colorize": ("worker.commands:colorize", "Colour files now, without queue or database."),
-    "verify": ("worker.commands:verify", "Compare a derivative's lightness with its master's."),
+    "verify": ("worker.verify_command:verify", "A derivative's lightness against its master's; with --all, all bytes."),
     "train": ("worker.commands:train", "Train a generator on a folder of colour photos."),
     "evaluate": ("worker.commands:evaluate", "Score a generator on a folder of colour photos."),
     "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),

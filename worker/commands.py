@@ -35,7 +35,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
 
 
-def _load_tensorflow() -> None:
+def load_tensorflow() -> None:
     """Import TensorFlow without its greetings, which come from C++ before any of its log levels is in force."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -51,7 +51,7 @@ def _load_tensorflow() -> None:
 @contextlib.contextmanager
 def _model_errors() -> Iterator[None]:
     """The model's own errors, as this command's: one sentence and an exit code."""
-    _load_tensorflow()
+    load_tensorflow()
     from model.config import ConfigError
     from model.encoder import EncoderError
     from model.photos import PhotosError
@@ -85,7 +85,7 @@ def colorize(files: tuple[Path, ...], output: Path) -> None:
 
     Exits 0 when every file was coloured, else 1 after naming those that were not.
     """
-    _load_tensorflow()
+    load_tensorflow()
     from worker import pipeline, scans, serving
 
     settings = load()
@@ -104,33 +104,6 @@ def colorize(files: tuple[Path, ...], output: Path) -> None:
                 refused += 1
                 click.echo(f"photochrom: {file}: {error}", err=True)
     if refused:
-        sys.exit(ExitCode.FAILED)
-
-
-@click.command()
-@click.argument("master", type=FILE)
-@click.argument("derivative", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(master: Path, derivative: Path, as_json: bool) -> None:
-    """Compare the lightness L* of DERIVATIVE with that of MASTER, pixel by pixel, as both lie on disk.
-
-    Exits 0 when it is kept within the limits (README, "What happens to your picture"), else 1.
-    """
-    _load_tensorflow()
-    from worker import derivative as pictures
-    from worker import scans
-
-    scans.set_up_libvips(threads=os.cpu_count() or 1)
-    report = pictures.verify(master, derivative, assumed_gray_trc=load().gray_curve)
-    if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2))
-    else:
-        verdict = "kept" if report.within else "NOT kept"
-        click.echo(
-            f"Lightness is {verdict}: |ΔL*| max {report.max:.4f}, p99.9 {report.p99_9:.4f}, mean {report.mean:.4f} "
-            f"over {report.pixels} pixels ({report.limit})"
-        )
-    if not report.within:
         sys.exit(ExitCode.FAILED)
 
 

@@ -26,7 +26,7 @@ ENTER_FROM: Final[Mapping[JobState, frozenset[JobState]]] = {
     JobState.DONE: frozenset({JobState.RUNNING}),
     JobState.NEEDS_REVIEW: frozenset({JobState.RUNNING}),
     JobState.DUPLICATE: frozenset({JobState.RUNNING}),
-    JobState.SKIPPED: frozenset({JobState.RUNNING}),
+    JobState.SKIPPED: frozenset({JobState.RUNNING, JobState.QUARANTINED}),
     JobState.QUARANTINED: frozenset({JobState.RUNNING}),
     JobState.SUPERSEDED: frozenset(JobState) - {JobState.SUPERSEDED},
 }
@@ -282,18 +282,19 @@ def retry(session: Session, job_id: int, note: str = "retry") -> Job:
         JobMoved: it is in another state, or does not exist.
     """
     return _move(
-        session,
-        job_id,
-        JobState.QUEUED,
-        Job.state.in_(RETRYABLE),
-        note=note,
-        reason="Sent back into the queue.",
-        failures=0,
-        lost=0,
-        not_before=None,
-        dispatched_at=None,
-        finished_at=None,
-    )
+        session, job_id, JobState.QUEUED, Job.state.in_(RETRYABLE), note=note, reason="Sent back into the queue.",
+        failures=0, lost=0, not_before=None, dispatched_at=None, finished_at=None,
+    )  # fmt: skip
+
+
+def dismiss(session: Session, job_id: int) -> Job:
+    """Let a quarantined job be: a person has seen it and wants no more of it. It can still be sent back.
+
+    Raises:
+        JobMoved: it is in another state, or does not exist.
+    """
+    dismissed = Job.state == JobState.QUARANTINED
+    return _move(session, job_id, JobState.SKIPPED, dismissed, note="dismissed", reason="Dismissed by an operator.")
 
 
 def missed(session: Session, root: str) -> Sequence[Job]:

@@ -62,8 +62,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     target.write_text(HEADER.format(limit=RECOVERY_S) + "\n".join(lines) + "\n", encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    """One running installation for all cells of a module: each works in a folder of its own."""
+    """One running installation for most cells: each works in a folder of its own."""
     with running(tmp_path_factory.mktemp("plant")) as made:
         yield made

@@ -128,7 +128,7 @@ class Plant:
 
     def drop(self, folder: str, count: int = 1, *, size_px: int = 48, bits: int = 8) -> Manifest:
         """New scans in a new folder of the inbox, put there at once; the manifest of them all."""
-        made = self.installation.base / f".{folder}"
+        made = self.inbox / f".{folder}"  # hidden, and on the same file system
         made.mkdir()
         for number in range(count):
             seed = int.from_bytes(hashlib.sha256(f"{folder}/{number}".encode()).digest()[:4])
@@ -230,7 +230,8 @@ def _assert_outputs(plant: Plant, jobs: list[Job], folder: str) -> None:
     assert left == [], "I4: temporary files are left"
     assert there == expected, "I3: the outputs are not those of the rows"
     for path in expected:
-        picture = cv2.imread(os.fsdecode(path), cv2.IMREAD_UNCHANGED)
+        with open(path, "rb") as file:
+            picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
         assert picture is not None and picture.ndim == 3, f"I3: {path!r} does not decode in colour"
 
 

@@ -1,0 +1,142 @@
+"""`photochrom health`: is everything moving, from the folder to the row? A living process proves nothing."""
+
+import dataclasses
+import datetime as dt
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from daemon.broker import check_broker
+from daemon.questions import as_json, print_json, record
+from worker.db import after
+from worker.errors import ExitCode, PhotochromError
+from worker.overview import database_time
+from worker.settings import Settings, load
+from worker.tables import Job, JobState, Root, RootState, display
+from worker.twins import due
+
+#: a full look may be late by so many intervals, and so long at the least
+LATE_SCANS: Final = 3
+LATE_S: Final = 120
+#: work that is due waits at most so long while no worker claims anything
+STUCK_S: Final = 300
+#: a void claim is taken back within seconds; one that stays says that nobody sweeps
+UNSWEPT_S: Final = 60
+LOW_SPACE_BYTES: Final = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Sign:
+    """One sign of life or of its absence.
+
+    Attributes:
+        what: was looked at.
+        ok: whether it is as it should be.
+        says: one sentence; with the next step when it is not.
+        value: the figure behind it, for machines: seconds or bytes.
+    """
+
+    what: str
+    ok: bool
+    says: str
+    value: float | None = None
+
+
+def signs(settings: Settings) -> list[Sign]:
+    """Look at everything, end to end; nothing is changed."""
+    found = [_broker(settings)]
+    try:
+        with record(settings) as database, database.reading() as session:
+            now = database_time(session)
+            found.append(Sign("database", True, "answers, its schema is this version's"))
+            for root in session.scalars(sa.select(Root).order_by(Root.name)):
+                found.append(_root(root, now, settings.scan_interval_s))
+            found += [_waiting(session, now), _claims(session)]
+    except (PhotochromError, sa.exc.SQLAlchemyError) as error:
+        found.append(Sign("database", False, str(error).splitlines()[0]))
+    return found + list(_disks(settings))
+
+
+def _broker(settings: Settings) -> Sign:
+    try:
+        check_broker(settings)
+    except PhotochromError as error:
+        return Sign("broker", False, str(error))
+    return Sign("broker", True, "answers")
+
+
+def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
+    what = f"root {display(root.path)}"
+    if root.state is RootState.OFFLINE:
+        return Sign(what, False, f"offline: {root.reason}")
+    age_s = (now - root.scanned_at).total_seconds() if root.scanned_at else None
+    if root.watcher is None or root.watcher_until is None or root.watcher_until < now:
+        return Sign(what, False, "nobody watches it. Start `photochrom up` or `photochrom watch`.", age_s)
+    if age_s is None:
+        return Sign(what, True, "its first scan is under way")
+    late = age_s > max(LATE_SCANS * interval_s, LATE_S)
+    advice = "; that is too long ago. Look at the watcher's log." if late else ""
+    return Sign(what, not late, f"scanned completely {age_s:.0f} s ago, {root.files} files{advice}", age_s)
+
+
+def _waiting(session: Session, now: dt.datetime) -> Sign:
+    """Work that is due and that nobody takes is what a dead worker looks like from outside."""
+    ready = sa.func.coalesce(Job.not_before, Job.created_at)
+    oldest = session.scalar(sa.select(sa.func.min(ready)).where(Job.state == JobState.QUEUED, due(Job)))
+    claimed = session.scalar(sa.select(sa.func.max(Job.started_at)))
+    last = f"last claim {(now - claimed).total_seconds():.0f} s ago" if claimed else "no claim yet"
+    if oldest is None:
+        return Sign("work", True, f"nothing waits; {last}", 0)
+    waits_s = (now - oldest).total_seconds()
+    idle_s = (now - max(oldest, claimed)).total_seconds() if claimed else waits_s
+    stuck = idle_s > STUCK_S
+    advice = ". No worker takes it: start one, or look at its log." if stuck else ""
+    return Sign("work", not stuck, f"the oldest due scan waits for {waits_s:.0f} s; {last}{advice}", waits_s)
+
+
+def _claims(session: Session) -> Sign:
+    void = session.scalar(
+        sa.select(sa.func.count(Job.id)).where(Job.state == JobState.RUNNING, Job.lease_until < after(-UNSWEPT_S))
+    )
+    running = session.scalar(sa.select(sa.func.count(Job.id)).where(Job.state == JobState.RUNNING))
+    if void:
+        return Sign("claims", False, f"{void} claims are void and nobody takes them back. Start the watcher.", void)
+    return Sign("claims", True, f"{running} scans are being worked on", running)
+
+
+def _disks(settings: Settings) -> Iterator[Sign]:
+    for folder in sorted({settings.state_dir, *(root.output for root in settings.watched)}):
+        try:
+            free = shutil.disk_usage(folder).free
+            writable = os.access(folder, os.W_OK)
+        except OSError as error:
+            yield Sign(f"disk {folder}", False, f"cannot be looked at: {error.strerror}. Mount or create it.")
+            continue
+        ok = writable and free >= LOW_SPACE_BYTES
+        advice = "" if ok else " Free some space." if writable else " It cannot be written: correct its permissions."
+        yield Sign(f"disk {folder}", ok, f"{free >> 20} MiB free.{advice}", free)
+
+
+@click.command()
+@as_json
+def health(as_json: bool) -> None:
+    """Say whether everything moves, end to end: scans, waiting work, claims, broker, database, disks.
+
+    Exits 0 when it does, 13 when something does not: for monitoring, containers and systemd.
+    """
+    found = signs(load())
+    ok = all(sign.ok for sign in found)
+    if as_json:
+        data: dict[str, Any] = {"healthy": ok, "signs": [dataclasses.asdict(sign) for sign in found]}
+        print_json(data)
+    else:
+        for sign in found:
+            click.echo(f"{'ok ' if sign.ok else 'BAD'}  {sign.what}: {sign.says}")
+    if not ok:
+        sys.exit(ExitCode.UNHEALTHY)

@@ -1,0 +1,147 @@
+"""`photochrom quarantine`: what was given up on, with its evidence, and what a person decides about it."""
+
+import errno
+import hashlib
+import os
+import re
+import sys
+from typing import Any, Final
+
+import click
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from daemon.questions import as_json, print_json, record
+from worker import jobs
+from worker.errors import ExitCode, JobMoved, PhotochromError
+from worker.settings import load
+from worker.tables import Job, JobEvent, JobState, Root, SourceFile, absolute, display
+
+#: how a worker ended, as its pool and our own notes tell it
+_END: Final = re.compile(r"signal \d+ \(\w+\)|exit ?code:? -?\d+|status \d+")
+
+
+@click.group()
+def quarantine() -> None:
+    """Scans that were given up on: list them, look at the evidence, send them back, or let them be."""
+
+
+@quarantine.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """List quarantined scans, oldest first."""
+    with record(load()) as database, database.reading() as session:
+        found = session.scalars(sa.select(Job).where(Job.state == JobState.QUARANTINED).order_by(Job.id)).all()
+        rows = [
+            {"id": job.id, "root": job.root, "path": job.display_path, "error": job.error_class, "reason": job.reason,
+             "attempts": job.claim_no, "since": job.finished_at}
+            for job in found
+        ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['id']:>6}  {row['error'] or 'unknown':<12}  {row['path']}  {row['reason']}")
+    if not rows:
+        click.echo("Nothing is quarantined.")
+
+
+@quarantine.command()
+@click.argument("job_id", metavar="ID", type=int)
+@as_json
+def show(job_id: int, as_json: bool) -> None:
+    """Show the evidence on one scan: error, traceback, the file then and now, host, model, attempts, last end."""
+    with record(load()) as database, database.reading() as session:
+        report = evidence(session, job_id)
+    if as_json:
+        print_json(report)
+        return
+    for name, value in report.items():
+        text = str(value)
+        click.echo(f"{name}:" + (f"\n{text.rstrip()}" if "\n" in text else f" {text}"))
+
+
+def evidence(session: Session, job_id: int) -> dict[str, Any]:
+    """Everything the record knows about why a job was given up, and how its file looks now.
+
+    Args:
+        session: a reading session.
+        job_id: of a job in any state; most is known of a quarantined one.
+
+    Raises:
+        PhotochromError: there is no such job.
+    """
+    job = session.get(Job, job_id)
+    if job is None:
+        raise PhotochromError(f"There is no job {job_id}. `photochrom quarantine list` names those that there are.")
+    file, root = session.get_one(SourceFile, job.source_file_id), session.get(Root, job.root)
+    events = session.scalars(sa.select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+    ends = [found[0] for event in events if (found := _END.search(event.note))]
+    return {
+        "id": job.id, "state": job.state, "root": job.root, "path": job.display_path, "reason": job.reason,
+        "error": job.error_class, "message": job.error_message, "traceback_tail": job.traceback_tail,
+        "attempts": job.claim_no, "failures": job.failures, "lost_workers": job.lost,
+        "last_end": ends[-1] if ends else None,
+        "host": job.host, "worker": job.worker, "device": job.device, "model_version": job.model_version,
+        "source_sha256": job.source_sha256,
+        "recorded": {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "ctime_ns": file.ctime_ns,
+                     "inode": file.inode},
+        "now": _as_it_is_now(absolute(root.path, job.path)) if root is not None else None,
+        "events": [_told(event) for event in events],
+    }  # fmt: skip
+
+
+def _told(event: JobEvent) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "at": event.at, "state": event.state, "claim_no": event.claim_no, "worker": event.worker, "note": event.note,
+    }  # fmt: skip
+    return told
+
+
+def _as_it_is_now(path: bytes) -> dict[str, Any]:
+    """Stat and sha256 of a file; the error where it cannot be looked at."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        return {"path": display(path), "error": f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"}
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        return {"path": display(path), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
+                "ctime_ns": status.st_ctime_ns, "inode": status.st_ino, "mode": oct(status.st_mode),
+                "owner": status.st_uid, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}  # fmt: skip
+
+
+@quarantine.command()
+@click.argument("ids", metavar="ID…", type=int, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every quarantined scan.")
+def retry(ids: tuple[int, ...], everything: bool) -> None:
+    """Send quarantined scans back into the queue, their strikes forgiven: after a repair of what was wrong."""
+    _decide(ids, everything, jobs.retry, "waits in the queue again")
+
+
+@quarantine.command()
+@click.argument("ids", metavar="ID…", type=int, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every quarantined scan.")
+def dismiss(ids: tuple[int, ...], everything: bool) -> None:
+    """Let quarantined scans be: they count as skipped; `photochrom retry` and new content still take them again."""
+    _decide(ids, everything, jobs.dismiss, "is let be")
+
+
+def _decide(ids: tuple[int, ...], everything: bool, move: Any, outcome: str) -> None:
+    if not ids and not everything:
+        raise click.UsageError("Name the jobs (`photochrom quarantine list`), or all of them with --all.")
+    refused = 0
+    with record(load()) as database:
+        if everything:
+            with database.reading() as session:
+                ids = tuple(session.scalars(sa.select(Job.id).where(Job.state == JobState.QUARANTINED)))
+        for job_id in ids:
+            try:
+                with database.writing() as session:
+                    job = move(session, job_id)
+                click.echo(f"Job {job_id} ({job.display_path}) {outcome}.")
+            except JobMoved:
+                refused += 1
+                click.echo(f"Job {job_id} is not quarantined; see `photochrom jobs`.", err=True)
+    if refused:
+        sys.exit(ExitCode.FAILED)

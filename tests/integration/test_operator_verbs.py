@@ -1,0 +1,190 @@
+"""quarantine, health, selftest, verify --all: what an operator asks and decides."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from daemon.cli import main
+from worker import files, jobs
+from worker.db import Database, after
+from worker.errors import ScanBroken
+from worker.files import Stamp
+from worker.tables import FileState, Job, JobState, Root, SourceFile
+
+RULES = jobs.Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
+
+
+@pytest.fixture
+def root(tmp_path: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A watched folder in the record, with an output beside it."""
+    inbox, output = tmp_path / "inbox", tmp_path / "output"
+    inbox.mkdir()
+    output.mkdir()
+    monkeypatch.setenv("PHOTOCHROM_INBOX", str(inbox))
+    monkeypatch.setenv("PHOTOCHROM_OUTPUT", str(output))
+    with state_database.writing() as session:
+        files.watch_root(
+            session, name=str(inbox), path=os.fsencode(inbox), output=os.fsencode(output), mode="scan", fs_type="ext4",
+            identity={"source": "x"}, watcher="w", lease_s=60,
+        )  # fmt: skip
+        files.scanned(session, str(inbox), seconds=1, files=1)
+    return inbox
+
+
+def submitted(database: Database, root: Path, name: str, content: bytes = b"scan") -> int:
+    """A file in the folder and its job."""
+    (root / name).write_bytes(content)
+    with database.writing() as session:
+        files.found(session, str(root), os.fsencode(name), Stamp.of((root / name).stat()))
+        session.flush()
+        row = files.by_path(session, str(root), os.fsencode(name))
+        assert row is not None
+        job, _ = jobs.submit(session, row, hashlib.sha256(content).hexdigest(), priority=3)
+        files.put(session, row.id, FileState.SUBMITTED, "", sha256=job.source_sha256, job_id=job.id)
+        return job.id
+
+
+def claimed(database: Database, job_id: int) -> Job:
+    with database.writing() as session:
+        job = jobs.claim(session, job_id, worker="w:1:a", device="cpu", host="here", model_version="v1", lease_s=20)
+    assert job is not None
+    return job
+
+
+def quarantined(database: Database, root: Path, name: str) -> int:
+    job_id = submitted(database, root, name)
+    job = claimed(database, job_id)
+    with database.writing() as session:
+        jobs.fail(session, job, ScanBroken("It does not decode."), RULES, "Traceback: line 1")
+    return job_id
+
+
+def ask(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def state_of(database: Database, job_id: int) -> JobState:
+    with database.reading() as session:
+        return session.get_one(Job, job_id).state
+
+
+def test_quarantine_lists_and_shows_the_evidence(root: Path, state_database: Database) -> None:
+    assert "Nothing" in ask("quarantine", "list").output
+    job_id = quarantined(state_database, root, "a.png")
+    (listed,) = json.loads(ask("quarantine", "list", "--json").output)
+    assert (listed["id"], listed["path"], listed["error"]) == (job_id, "a.png", "broken")
+    shown = json.loads(ask("quarantine", "show", str(job_id), "--json").output)
+    assert shown["message"] == "It does not decode."
+    assert shown["traceback_tail"] == "Traceback: line 1"
+    assert (shown["host"], shown["model_version"], shown["attempts"]) == ("here", "v1", 1)
+    assert shown["now"]["sha256"] == shown["source_sha256"] == hashlib.sha256(b"scan").hexdigest()
+    assert shown["now"]["inode"] == shown["recorded"]["inode"]
+    assert [event["state"] for event in shown["events"]] == ["queued", "running", "quarantined"]
+    (root / "a.png").unlink()
+    assert "ENOENT" in ask("quarantine", "show", str(job_id)).output
+    assert ask("quarantine", "show", "999").exit_code == 1
+
+
+def test_quarantine_tells_how_the_worker_ended(root: Path, state_database: Database) -> None:
+    job_id = submitted(state_database, root, "a.png")
+    claimed(state_database, job_id)
+    with state_database.writing() as session:
+        how = "Worker exited prematurely: signal 9 (SIGKILL) Job: 4"
+        jobs.expire(session, RULES, worker="w:", job_id=job_id, how=how)
+    shown = json.loads(ask("quarantine", "show", str(job_id), "--json").output)
+    assert (shown["state"], shown["error"], shown["last_end"]) == ("quarantined", "worker_lost", "signal 9 (SIGKILL)")
+
+
+def test_retry_and_dismiss(root: Path, state_database: Database) -> None:
+    first, second = (quarantined(state_database, root, name) for name in ("a.png", "b.png"))
+    assert ask("quarantine", "retry").exit_code == 2
+    assert ask("quarantine", "retry", str(first)).exit_code == 0
+    assert state_of(state_database, first) is JobState.QUEUED
+    assert ask("quarantine", "dismiss", "--all").exit_code == 0
+    assert state_of(state_database, second) is JobState.SKIPPED
+    again = ask("quarantine", "dismiss", str(first), str(second))
+    assert again.exit_code == 1
+    assert ask("retry", str(second)).exit_code == 0
+    assert state_of(state_database, second) is JobState.QUEUED
+
+
+def health(*wrong: str) -> None:
+    asked = ask("health", "--json")
+    told = json.loads(asked.stdout)
+    bad = {sign["what"].split()[0] for sign in told["signs"] if not sign["ok"]}
+    assert bad == {"broker", *wrong}, told  # no broker runs here
+    assert (asked.exit_code, told["healthy"]) == (13, False)
+
+
+def test_health_looks_end_to_end(root: Path, state_database: Database) -> None:
+    health()
+    job_id = submitted(state_database, root, "a.png")
+    health()
+
+    def change(kind: type[Job | Root], **values: object) -> None:
+        with state_database.writing() as session:
+            for name, value in values.items():
+                setattr(session.query(kind).one(), name, value)
+
+    change(Job, created_at=after(-1000))
+    health("work")
+    change(Job, not_before=after(60))
+    health()
+    change(Job, not_before=None)
+    claimed(state_database, job_id)
+    health()
+    change(Job, lease_until=after(-100))
+    health("claims")
+    change(Job, lease_until=after(20))
+    change(Root, scanned_at=after(-1000))
+    health("root")
+    change(Root, scanned_at=after(0), watcher_until=after(-1))
+    health("root")
+
+
+def test_health_without_a_record(tmp_path: Path, state_dir: Path) -> None:
+    asked = ask("health")
+    assert asked.exit_code == 13
+    assert "BAD  database" in asked.output
+
+
+def test_selftest_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share" / "a.png").write_bytes(b"1")
+    asked = ask("selftest", "--root", str(tmp_path / "share"), "--json")
+    assert asked.exit_code == 0, asked.output
+    told = {trial["what"]: trial["works"] for trial in json.loads(asked.stdout)}
+    assert all(told[name] for name in ("write, rename, read", "replaced file", "mode", "clock"))
+    assert [path.name for path in (tmp_path / "share").iterdir()] == ["a.png"]
+    assert ask("selftest", "--root", str(tmp_path / "none")).exit_code == 6
+
+
+def test_verify_all(root: Path, state_database: Database) -> None:
+    output = root.parent / "output"
+    for number, name in enumerate(("good.png", "touched.png", "gone.png", "lost.png")):
+        job = claimed(state_database, submitted(state_database, root, name, b"scan %d" % number))
+        (output / name).write_bytes(b"colour %d" % number)
+        with state_database.writing() as session:
+            jobs.finish(session, job, JobState.DONE, reason="", output_path=os.fsencode(name),
+                        output_sha256=hashlib.sha256(b"colour %d" % number).hexdigest())  # fmt: skip
+    assert ask("verify", "--all").exit_code == 0
+    (root / "touched.png").write_bytes(b"other")
+    (root / "gone.png").unlink()
+    (output / "lost.png").unlink()
+    asked = ask("verify", "--all", "--json", "--manifest", str(root.parent / "SHA256SUMS"))
+    told = json.loads(asked.stdout)
+    assert asked.exit_code == 1
+    assert told["counts"] == {"original ok": 2, "original changed": 1, "original missing": 1,
+                              "derivative ok": 3, "derivative missing": 1}  # fmt: skip
+    assert {(item["what"], item["verdict"]) for item in told["findings"]} == {
+        ("original", "changed"), ("original", "missing"), ("derivative", "missing")}  # fmt: skip
+    lines = (root.parent / "SHA256SUMS").read_text().splitlines()
+    assert lines[0] == f"{hashlib.sha256(b'scan 0').hexdigest()}  {root}/good.png"
+    assert time.time() - (root / "good.png").stat().st_mtime < 100
+    with state_database.reading() as session:
+        assert session.query(SourceFile).count() == 4
