@@ -283,18 +283,23 @@ def survey(strips: Iterator[Codes], header: Header, tone: profiles.Tone) -> tupl
         L*, a*, b* of the small copy `[h, w, 3]`, and pixels per step of L* `[400]`.
     """
     width, height = _small_size(header.width, header.height)
-    total = np.zeros((height, width, 3), np.float64)
+    total = np.zeros((height, width, 1 if header.gray else 3), np.float32)
     histogram = np.zeros(_HISTOGRAM_STEPS, np.int64)
     step = max(1, int((header.width * header.height / _HISTOGRAM_PIXELS) ** 0.5))
     top = 0
     for codes in strips:
         values = _narrow(codes, tone, width)
-        weights = _overlap(top, len(codes), header.height, height)
-        total += np.tensordot(weights, values, axes=1)
-        light = tone.lightness(codes[::step, ::step])
-        histogram += np.histogram(light, _HISTOGRAM_STEPS, (0.0, 100.0))[0]
+        first, weights = _overlap(top, len(codes), header.height, height)
+        for cell, row in enumerate(weights, first):
+            near = np.flatnonzero(row)
+            total[cell] += np.tensordot(row[near], values[near], axes=1)
+        light = tone.lightness(codes[::step, ::step]) * np.float32(_HISTOGRAM_STEPS / 100)
+        steps = np.minimum(light.astype(np.int32), _HISTOGRAM_STEPS - 1)
+        histogram += np.bincount(steps.ravel(), minlength=_HISTOGRAM_STEPS)
         top += len(codes)
-    return total.astype(np.float32), histogram
+    if header.gray:
+        total = np.concatenate([total, np.zeros((height, width, 2), np.float32)], axis=2)
+    return total, histogram
 
 
 def _small_size(width: int, height: int) -> tuple[int, int]:
@@ -307,19 +312,23 @@ def _small_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _narrow(codes: Codes, tone: profiles.Tone, width: int) -> Floats:
-    """A strip's L*, a*, b* averaged to `width` columns: `[rows, width, 3]`."""
+    """A strip's L* (and a*, b* of RGB) averaged to `width` columns: `[rows, width, 1 or 3]`."""
     size = (width, len(codes))
     light = cv2.resize(tone.lightness(codes), size, interpolation=cv2.INTER_AREA).reshape(len(codes), width)
     if codes.ndim == 2:
-        return np.stack([light, np.zeros_like(light), np.zeros_like(light)], axis=-1)
+        return light[..., None]
     values = tone.lab(cv2.resize(codes, size, interpolation=cv2.INTER_AREA).reshape(len(codes), width, 3))
     values[..., 0] = light
     return values
 
 
-def _overlap(top: int, count: int, height: int, cells: int) -> Floats:
-    """Share of each cell that each row covers, `[cells, count]`; a cell's shares sum to 1 over the page."""
+def _overlap(top: int, count: int, height: int, cells: int) -> tuple[int, Floats]:
+    """The first cell that a strip's rows reach, and the share of each such cell that each row covers.
+
+    Shares `[some cells, count]`; those of one cell sum to 1 over the page.
+    """
     edges = np.arange(top, top + count + 1) * (cells / height)
-    low, high = edges[:-1][None], edges[1:][None]
-    cell = np.arange(cells)[:, None]
-    return np.maximum(np.minimum(high, cell + 1) - np.maximum(low, cell), 0.0).astype(np.float32)
+    first, last = int(edges[0]), min(int(np.ceil(edges[-1])), cells)
+    cell = np.arange(first, max(last, first + 1))[:, None]
+    shares = np.minimum(edges[None, 1:], cell + 1) - np.maximum(edges[None, :-1], cell)
+    return first, np.maximum(shares, 0.0).astype(np.float32)
