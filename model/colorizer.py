@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from model.config import AB_RANGE
+from model.lab import chroma_limits
 from model.registry import Version, load_generator
 
 Floats = npt.NDArray[np.float32]
@@ -68,7 +69,8 @@ class Colorizer:
         return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
 
     def warm(self) -> None:
-        """Run the net once, so that the first picture does not wait for tracing."""
+        """Run the net once and build the gamut's table, so that the first picture does not wait for either."""
+        chroma_limits()
         self.chroma(np.linspace(0.0, 100.0, self._side, dtype=np.float32)[None].repeat(self._side, axis=0))
 
     def chroma(self, light: Floats) -> Floats:

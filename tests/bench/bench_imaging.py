@@ -5,8 +5,8 @@
 
 The floor is the same libraries reading the file and writing an RGB file of the same kind without any colour work, in
 the same run. Ours is everything a job does with pixels: survey, colour, write (`render`), and apart from it the proof
-(`verify`). CPU seconds are printed beside wall time because they do not depend on what else the machine does. Each case runs in a
-process of its own, so that peak memory is the case's.
+(`verify`). CPU seconds are printed beside wall time because they do not depend on what else the machine does. Each case
+runs in a process of its own, so that peak memory is the case's.
 """
 
 import argparse
