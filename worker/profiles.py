@@ -173,7 +173,7 @@ def describe(profile: bytes) -> str:
     """The profile's own description, or "unnamed"."""
     try:
         data = _tags(profile).get(b"desc", b"")
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ProfileUnusable):
         return "damaged"
     if data[:4] == b"desc":
         return data[12:].split(b"\0", 1)[0].decode("latin-1") or "unnamed"
