@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from daemon import space
 from worker import curated, fault, jobs, outbox, queue
 from worker.db import Database
 from worker.errors import BrokerUnavailable
@@ -20,11 +21,16 @@ ASK_AGAIN_S: Final = 30
 
 
 class Dispatcher:
-    """Publishes job ids. Two of them on one database only send a message too many, which no claim accepts twice."""
+    """Publishes job ids. Two of them on one database only send a message too many, which no claim accepts twice.
+
+    Attributes:
+        paused: roots whose jobs wait for room on their disk, and why.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.settings = settings
+        self.paused: dict[str, str] = {}
         self._down = False
         self._asked_for, self._asked_s = 0, 0.0
 
@@ -37,8 +43,9 @@ class Dispatcher:
             broker_empty = queue.waiting() == 0
             with self.database.writing() as session:
                 due = outbox.to_dispatch(
-                    session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S
-                )
+                    session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S,
+                    paused=self.paused,
+                )  # fmt: skip
                 outbox.mark_dispatched(session, [job.id for job in due])
             if due:
                 fault.point("marked")
@@ -52,6 +59,17 @@ class Dispatcher:
             logger.warning("broker_back")
         self._down = False
         return len(due)
+
+    def make_room(self) -> None:
+        """See which roots have to pause until there is room on their disks again."""
+        with self.database.reading() as session:
+            found = space.shortages(session, self.settings)
+        for name, reason in found.items():
+            if name not in self.paused:
+                logger.warning("root_paused", extra={"root": name, "why": reason})
+        for name in self.paused.keys() - found.keys():
+            logger.warning("root_goes_on", extra={"root": name})
+        self.paused = found
 
     def _send(self, due: Sequence[Job]) -> None:
         for position, job in enumerate(due):

@@ -178,6 +178,9 @@ _PUBLISHED = {
 def _queued(session: Session, job: Job) -> str:
     if job.not_before is not None and job.not_before > database_time(session):
         return f"Waits until {_at(job.not_before)}, attempt {job.claim_no + 1}. {job.reason}"
+    root = session.get(Root, job.root)
+    if root is not None and root.reason:  # paused, or offline
+        return f"Waits in the queue since {_at(job.created_at)}. {root.reason}"
     before = session.scalar(
         sa.select(sa.func.count(Job.id)).where(
             Job.state == JobState.QUEUED,

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 0.25
 DISPATCH_S: Final = 0.5
 ROOT_LEASE_S: Final = 20.0
+SPACE_S: Final = 2.0
 #: from a look that failed (database away, folder unreadable) to a full scan
 AFTER_TROUBLE_S: Final = 5.0
 
@@ -101,6 +102,7 @@ class Watcher:
     def keep(self, stop: threading.Event) -> None:
         """Hold the roots, dispatch, sweep; goes on through every failure of database and broker."""
         steps: list[tuple[Callable[[], object], float]] = [
+            (self.dispatcher.make_room, SPACE_S),
             (self.hold, ROOT_LEASE_S / 4),
             (self.dispatcher.dispatch, DISPATCH_S),
             (self.dispatcher.dispatch_curated, DISPATCH_S),
@@ -148,6 +150,7 @@ class Watcher:
                 identity=dataclasses.asdict(identity),
                 watcher=self.name,
                 lease_s=ROOT_LEASE_S,
+                trouble=self.dispatcher.paused.get(root.settings.key, ""),
             )
             return row is not None and row.state is RootState.ONLINE
 

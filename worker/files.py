@@ -49,6 +49,7 @@ def watch_root(
     identity: Mapping[str, object],
     watcher: str,
     lease_s: float,
+    trouble: str = "",
 ) -> Root | None:
     """Take or renew the right to watch a root; None while another daemon holds it.
 
@@ -85,7 +86,7 @@ def watch_root(
             "if the move is meant, give the root a new name in photochrom.toml."
         )
     else:
-        root.state, root.reason, root.identity = RootState.ONLINE, "", json.dumps(identity, sort_keys=True)
+        root.state, root.reason, root.identity = RootState.ONLINE, trouble, json.dumps(identity, sort_keys=True)
         root.path, root.output, root.mode, root.fs_type = path, output, mode, fs_type
     return root
 

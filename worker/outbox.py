@@ -1,13 +1,17 @@
 """The outbox: which queued jobs need a message now, and which messages are out."""
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from worker.db import after
-from worker.tables import Job, JobState
+from worker.tables import Job, JobState, Root, RootState
 from worker.twins import due, elder_twin
+
+#: gray becomes RGB, which is three times as much; compressed masters may come out less compressed
+BYTES_PER_BYTE: Final = 4
 
 
 def anything_queued(session: Session) -> bool:
@@ -15,7 +19,9 @@ def anything_queued(session: Session) -> bool:
     return session.scalar(sa.select(Job.id).where(Job.state == JobState.QUEUED).limit(1)) is not None
 
 
-def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s: float = 10) -> Sequence[Job]:
+def to_dispatch(
+    session: Session, *, in_flight: int, broker_empty: bool, grace_s: float = 10, paused: Collection[str] = ()
+) -> Sequence[Job]:
     """Jobs whose message should be sent now, most urgent and oldest first.
 
     That is: due and never sent; or sent, and the message is known to be lost. It is lost when the broker holds no
@@ -26,6 +32,7 @@ def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s
         in_flight: most jobs that may be with the broker or a worker; the rest waits in the table.
         broker_empty: whether the queue holds no message.
         grace_s: seconds that any message may be under way.
+        paused: names of roots whose jobs have to wait; those of offline roots wait anyway.
     """
     lost = sa.and_(Job.dispatched_at < after(-grace_s), sa.true() if broker_empty else _overtaken(session))
     flying = session.scalar(
@@ -38,12 +45,14 @@ def to_dispatch(session: Session, *, in_flight: int, broker_empty: bool, grace_s
             )
         )
     )
+    offline = sa.select(Root.name).where(Root.state == RootState.OFFLINE)
     room = in_flight - (flying or 0)
     if room <= 0:
         return []
     return session.scalars(
         sa.select(Job)
         .where(Job.state == JobState.QUEUED, due(Job), sa.or_(Job.dispatched_at.is_(None), lost), ~elder_twin())
+        .where(Job.root.not_in(paused), Job.root.not_in(offline))
         .order_by(Job.priority, Job.id)
         .limit(room)
     ).all()
@@ -69,3 +78,19 @@ def mark_dispatched(session: Session, job_ids: Collection[int]) -> None:
 def mark_undelivered(session: Session, job_ids: Collection[int]) -> None:
     """Note that these messages could not be sent after all."""
     session.execute(sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED).values(dispatched_at=None))
+
+
+def bytes_wanted(session: Session, root: str, *, ahead: int) -> int:
+    """Bytes that the derivatives of a root's running and next jobs will take, by a generous estimate.
+
+    Args:
+        session: any session.
+        root: its name.
+        ahead: how many queued jobs to count.
+    """
+    sizes = sa.select(Job.size_bytes).where(Job.root == root)
+    running = session.scalars(sizes.where(Job.state == JobState.RUNNING)).all()
+    queued = session.scalars(
+        sizes.where(Job.state == JobState.QUEUED, due(Job)).order_by(Job.priority, Job.id).limit(ahead)
+    ).all()
+    return BYTES_PER_BYTE * (sum(running) + sum(queued))

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from model import device
 from model.colorizer import Colorizer
 from model.store import Store
-from worker import derivative, fault, jobs, log, originals, publish, recovery, scans, twins
+from worker import derivative, fault, jobs, log, originals, publish, recovery, room, scans, twins
 from worker.db import Database, open_database
 from worker.errors import (
     DependencyMissing,
@@ -186,6 +186,8 @@ def derive(
     )
     max_pixels = int(settings.max_megapixels * 1e6)
     with scans.open_scan(fd, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels) as scan:
+        pixels = scan.width * scan.height * scan.pages
+        room.refuse_without_room(publication.fd, pixels * 3 * scan.bit_depth // 8)
         fault.point("inference")
         rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
         proof = derivative.verify(scan, publication.fd)
@@ -207,6 +209,7 @@ def _colour(bench: Bench, job: Job) -> None:
     # What an earlier attempt of ours, or the job before us, may have left under our name; nobody else's is touched.
     replaces = {sha for sha in (job.output_sha256, old.output_sha256 if old else None) if sha}
     with originals.open_original(root.path, job.path) as fd:
+        before = originals.stamp(fd)
         if publish.sha256_of(fd) != job.source_sha256:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
         if twin is not None and _copy_twin(bench, job, root, twin, replaces):
@@ -216,6 +219,8 @@ def _colour(bench: Bench, job: Job) -> None:
         with _publication(bench, job, root) as publication:
             name = os.path.basename(job.path)
             derived = derive(bench.settings, colorizer, fd, name, job.source_sha256, publication, str(job.id))
+            if originals.stamp(fd) != before:  # since before it was hashed
+                raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
             state, reason = _judge(bench.settings, derived.rendered, derived.proof)
             _publish(bench, job, publication, derived.extension, replaces, state, reason,
                      pixels_sha256=derived.proof.pixels_sha256, report=derived.report)  # fmt: skip

@@ -26,7 +26,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
         (base / "inbox").mkdir()
         mount("--bind", store, base / "inbox")
         try:
-            with running(base, without_privileges()) as plant:
+            with running(base, without_privileges(), PHOTOCHROM_MIN_FREE_MIB="4") as plant:
                 yield plant
         finally:
             unmount(base / "inbox")
@@ -34,6 +34,11 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 
 def no_strikes(plant: Plant, folder: str) -> None:
     assert {job.failures + job.lost for job in plant.jobs(folder)} == {0}, "a strike was counted"
+
+
+def root_of(plant: Plant) -> Root:
+    with plant.database.reading() as session:
+        return session.query(Root).filter_by(name=str(plant.inbox)).one()
 
 
 def waits(plant: Plant, folder: str) -> None:
@@ -49,11 +54,13 @@ def test_output_full(disks: Plant, cell: Cell) -> None:
     filler = fill(disks.output)
     originals = disks.drop("full", 3)
     disks.wait_jobs("full", 3)
-    time.sleep(15)
-    assert {job.state for job in disks.jobs("full")} <= {JobState.QUEUED, JobState.RUNNING}
+    wait_for(lambda: root_of(disks).reason.startswith("Paused"), 20, "the root is paused")
+    time.sleep(12)
+    assert {(job.state, job.claim_no) for job in disks.jobs("full")} == {(JobState.QUEUED, 0)}, "an attempt was spent"
+    assert "Paused" in disks.installation.json("why", str(disks.inbox / "full" / "0.png"))["sentence"]
     filler.unlink()
     began = time.time()
-    cell.recovered("ENOSPC on the output", disks.settle("full", 3) - began)
+    cell.recovered("output disk full: the root pauses", disks.settle("full", 3) - began)
     no_strikes(disks, "full")
     assert_invariants(disks, originals, "full")
 
@@ -154,18 +161,14 @@ def test_root_unmounted_and_remounted(disks: Plant, cell: Cell) -> None:
     unmount(disks.inbox)
     os.kill(child, 18)  # SIGCONT
 
-    def root() -> Root:
-        with disks.database.reading() as session:
-            return session.query(Root).one()
-
-    wait_for(lambda: root().state is RootState.OFFLINE, 15, "the root is offline")
+    wait_for(lambda: root_of(disks).state is RootState.OFFLINE, 15, "the root is offline")
     time.sleep(8)
     with disks.database.reading() as session:
         files = [row.state for row in session.query(SourceFile) if row.path.startswith(b"away/")]
     assert files == [FileState.SUBMITTED] * 4, "something was concluded from the empty folder"
     mount("--bind", disks.installation.base / "store", disks.inbox)
     began = time.time()
-    wait_for(lambda: root().state is RootState.ONLINE, 15, "the root is online")
+    wait_for(lambda: root_of(disks).state is RootState.ONLINE, 15, "the root is online")
     cell.recovered("root unmounted with work queued, then remounted", disks.settle("away", 4) - began)
     no_strikes(disks, "away")
     assert_invariants(disks, originals, "away")
@@ -181,7 +184,7 @@ def test_root_replaced(disks: Plant, cell: Cell) -> None:
         mount("--bind", other, disks.inbox)
         time.sleep(12)
         with disks.database.reading() as session:
-            assert session.query(Root).one().state is RootState.OFFLINE
+            assert root_of(disks).state is RootState.OFFLINE
             assert session.query(SourceFile).filter_by(path=b"stranger.png").one_or_none() is None
         unmount(disks.inbox)
         mount("--bind", disks.installation.base / "store", disks.inbox)

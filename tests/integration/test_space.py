@@ -1,0 +1,93 @@
+"""A root pauses before its disk is full, and goes on by itself; no attempt is spent on it."""
+
+from pathlib import Path
+
+import pytest
+
+from daemon import space
+from daemon.dispatch import Dispatcher
+from worker import outbox, room
+from worker.db import Database
+from worker.errors import OutputFull
+from worker.settings import RootSettings, Settings
+from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database: Database) -> Settings:
+    """Two roots, one of them with two scans of 10 MiB that wait."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}-out").mkdir()
+    roots = tuple(RootSettings(path=tmp_path / name, output=tmp_path / f"{name}-out", name=name) for name in ("a", "b"))
+    stat = {"size_bytes": 10 * MIB, "mtime_ns": 1, "ctime_ns": 1, "inode": 1}
+    with database.writing() as session:
+        for root in roots:
+            session.add(Root(name=root.name, path=b"x", output=b"y", mode="scan", fs_type="ext4", identity="{}",
+                             files=0, state=RootState.ONLINE))  # fmt: skip
+        for number, name in enumerate(("a", "a", "b")):
+            file = SourceFile(root=name, directory=b"", path=b"%d" % number, display_path=str(number),
+                              state=FileState.SUBMITTED, **stat)  # fmt: skip
+            session.add(file)
+            session.flush()
+            session.add(Job(source_file_id=file.id, root=name, path=file.path, display_path=file.display_path,
+                            priority=3, source_sha256=f"{number:064}", size_bytes=10 * MIB if name == "a" else 1))  # fmt: skip
+    return Settings(roots=roots, state_dir=tmp_path / "state", min_free_mib=100)
+
+
+def test_the_next_scans_must_fit(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"a-out": 181 * MIB, "b-out": 181 * MIB, "state": 13 * MIB}
+    monkeypatch.setattr(space, "free_bytes", lambda folder: free[folder.name])
+
+    def paused() -> set[str]:
+        with database.reading() as session:
+            return set(space.shortages(session, settings))
+
+    assert paused() == set()  # 100 MiB kept, 4 × 20 MiB wanted
+    free["a-out"] = free["b-out"] = 179 * MIB
+    assert paused() == {"a"}
+    free["a-out"] = None  # type: ignore[assignment]
+    assert paused() == set()
+    free["state"] = 12 * MIB
+    assert paused() == {"a", "b"}
+
+
+def test_paused_and_offline_roots_get_no_messages(settings: Settings, database: Database) -> None:
+    def sent(*paused: str) -> list[str]:
+        with database.writing() as session:
+            return [job.root for job in outbox.to_dispatch(session, in_flight=9, broker_empty=True, paused=paused)]
+
+    assert sent() == ["a", "a", "b"]
+    assert sent("a") == ["b"]
+    with database.writing() as session:
+        session.get_one(Root, "b").state = RootState.OFFLINE
+    assert sent() == ["a", "a"]
+
+
+def test_the_dispatcher_pauses_and_goes_on(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = {"a-out": 1, "b-out": 500 * MIB, "state": 500 * MIB}
+    monkeypatch.setattr(space, "free_bytes", lambda folder: free[folder.name])
+    dispatcher = Dispatcher(database, settings)
+    for _ in range(2):
+        dispatcher.make_room()
+    assert list(dispatcher.paused) == ["a"]
+    assert "0 MiB free" in dispatcher.paused["a"]
+    free["a-out"] = 500 * MIB
+    dispatcher.make_room()
+    assert dispatcher.paused == {}
+    assert [record.message for record in caplog.records] == ["root_paused", "root_goes_on"]
+    with database.reading() as session:
+        assert {job.state for job in session.query(Job)} == {JobState.QUEUED}
+        assert {job.claim_no for job in session.query(Job)} == {0}
+
+
+def test_a_file_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        room.refuse_without_room(file.fileno(), 1)
+        with pytest.raises(OutputFull, match="MiB are free"):
+            room.refuse_without_room(file.fileno(), 1 << 60)
+    assert room.free_bytes(tmp_path / "gone") is None

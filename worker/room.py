@@ -1,0 +1,36 @@
+"""Room on disks: how much there is, and a refusal before the first byte is written rather than after the last."""
+
+import os
+from pathlib import Path
+
+from worker.errors import OutputFull
+
+
+def free_bytes(where: int | Path) -> int | None:
+    """What an unprivileged process may still write on a file system.
+
+    Args:
+        where: a path on it, or the descriptor of a file there.
+
+    Returns:
+        None when it does not say (some FUSE file systems count nothing, and a path may be gone).
+    """
+    try:
+        status = os.statvfs(where)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+def refuse_without_room(fd: int, wanted_bytes: int) -> None:
+    """See that a file can grow to its size.
+
+    Raises:
+        OutputFull: it cannot; the scan waits without a strike.
+    """
+    free = free_bytes(fd)
+    if free is not None and free < wanted_bytes:
+        raise OutputFull(
+            f"The derivative may take {wanted_bytes / 2**20:.0f} MiB and only {free / 2**20:.0f} MiB are free. "
+            "Free some space; the job goes on by itself."
+        )
