@@ -24,6 +24,8 @@ from model.sheets import lab_to_rgb, write_sheet
 
 PROTOCOL = "whole photo, 8-bit L* in, ab bicubic, L* kept, compared at 256x256 (area)"
 COMPARED_PX = 256
+SHEET_PHOTOS = 24
+WORST_PHOTOS = 20
 
 #: L* `[H, W]` -> ab `[h, w, 2]`
 Colour = Callable[[np.ndarray], np.ndarray]
@@ -173,12 +175,11 @@ def evaluate(
     if not rows:
         raise PhotosError(f"None of the {len(photos)} photos in {folder} can be decoded.")
     by_name = {photo.name: photo for photo in photos}
-    if sheet is not None:
-        spread = rows[:: max(1, len(rows) // 24)][:24]
-        contact_sheet(sheet, [by_name[row.file] for row in spread], colouring)
-    if worst_sheet is not None:
-        worst = sorted(rows, key=lambda row: -row.de00)[:20]
-        contact_sheet(worst_sheet, [by_name[row.file] for row in worst], colouring)
+    spread = rows[:: max(1, len(rows) // SHEET_PHOTOS)][:SHEET_PHOTOS]
+    worst = sorted(rows, key=lambda row: -row.de00)[:WORST_PHOTOS]
+    for path, shown in ((sheet, spread), (worst_sheet, worst)):
+        if path is not None:
+            contact_sheet(path, [by_name[row.file] for row in shown], colouring)
     return EvaluationReport(
         version=judged.name,
         weights_sha256=judged.weights_sha256,
