@@ -52,7 +52,9 @@ def controlled(chroma: Floats, light: Floats, policy: Policy) -> Floats:
     return moved
 
 
-def colour_strip(upsampler: ChromaUpsampler, top: int, light: Floats, bit_depth: int) -> tuple[Codes, Floats]:
+def colour_strip(
+    upsampler: ChromaUpsampler, top: int, light: Floats, bit_depth: int, tint: Floats | None = None
+) -> tuple[Codes, Floats]:
     """One strip in colour.
 
     Args:
@@ -60,14 +62,20 @@ def colour_strip(upsampler: ChromaUpsampler, top: int, light: Floats, bit_depth:
         top: index of the strip's first row.
         light: L* `[rows, W]`.
         bit_depth: 8 or 16.
+        tint: a*, b* at even steps of L*, `[n, 2]`, added to the colours.
 
     Returns:
-        sRGB codes `[rows, W, 3]`, and the chroma of a sample of its pixels.
+        sRGB codes `[rows, W, 3]`, and the model's chroma in a sample of its pixels (a print's tint is no colour).
     """
-    a, b = lab.compress_chroma(light, *upsampler.rows(top, light))
-    codes = lab.quantise(lab.srgb_from_lab(light, a, b), light, bit_depth)
-    step = (slice(None, None, _CHROMA_STEP), slice(None, None, _CHROMA_STEP))
-    return codes, np.hypot(a[step], b[step])
+    a, b = upsampler.rows(top, light)
+    sample = (slice(None, None, _CHROMA_STEP), slice(None, None, _CHROMA_STEP))
+    chroma = np.hypot(a[sample], b[sample])
+    if tint is not None:
+        steps = (np.arange(len(tint)) + 0.5) * (100 / len(tint))
+        a += np.interp(light, steps, tint[:, 0]).astype(np.float32)
+        b += np.interp(light, steps, tint[:, 1]).astype(np.float32)
+    a, b = lab.compress_chroma(light, a, b)
+    return lab.quantise(lab.srgb_from_lab(light, a, b), light, bit_depth), chroma
 
 
 def colour_page(
@@ -78,6 +86,7 @@ def colour_page(
     bit_depth: int,
     threads: int,
     hashed: Callable[[bytes], object],
+    tint: Floats | None = None,
 ) -> float:
     """Colour, encode and append every strip of a page; at most `threads + 1` are in memory.
 
@@ -88,13 +97,14 @@ def colour_page(
         bit_depth: 8 or 16.
         threads: that work on strips.
         hashed: gets the pixels in order, little endian.
+        tint: as for `colour_strip`.
 
     Returns:
         The mean chroma.
     """
 
     def work(top: int, light: Floats) -> _Strip:
-        codes, chroma = colour_strip(upsampler, top, light, bit_depth)
+        codes, chroma = colour_strip(upsampler, top, light, bit_depth, tint)
         return _Strip(codes, writer.encode(codes), float(chroma.sum(dtype=np.float64)), chroma.size)
 
     total, count = 0.0, 0

@@ -96,6 +96,7 @@ def _written(scan: Scan, colorizer: Colorizer, target: int, policy: Policy, orig
                 mean = colour_page(
                     page.strips(sheet.rows), upsampler, writer,
                     bit_depth=sheet.bit_depth, threads=policy.threads, hashed=digest.update,
+                    tint=page.tint if policy.tone == "preserve" and page.input_class == InputClass.TONED else None,
                 )  # fmt: skip
                 means += [mean] if chroma.any() else []
         except BaseException:

@@ -21,13 +21,15 @@ class Policy:
     strength: float = 1.0  # 0 gray .. 1 the model's colours
     saturation: float = 1.0
     temperature: float = 0.0  # -1 cooler .. 1 warmer
+    tone: str = "drop"  # of a toned print: drop, or preserve (its tint is added to the colours)
     digital_source_type: str = "compositeWithTrainedAlgorithmicMedia"
     threads: int = 2
 
     @property
     def words(self) -> str:
         """The controls, for the derivative's history."""
-        return f"strength {self.strength:g}, saturation {self.saturation:g}, temperature {self.temperature:g}"
+        controls = {"strength": self.strength, "saturation": self.saturation, "temperature": self.temperature}
+        return ", ".join([*(f"{name} {value:g}" for name, value in controls.items()), f"tone {self.tone}"])
 
     def kind_for(self, scan_kind: str) -> str:
         """The kind written for a scan of that kind; TIFF where the scan's own cannot be written."""

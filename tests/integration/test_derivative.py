@@ -225,6 +225,22 @@ def test_controls(tmp_path: Path) -> None:
                                  derivative.Policy(temperature=1.0))[0, 0, 1] > 5  # fmt: skip
 
 
+def test_a_prints_tint_is_dropped_or_kept(tmp_path: Path) -> None:
+    class Gray:
+        def chroma(self, light: np.ndarray) -> np.ndarray:
+            return np.zeros((8, 8, 2), np.float32)
+
+    source, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    sepia = (_codes(8)[..., None] * np.array([1.0, 0.86, 0.66])).astype(np.uint8)
+    tifffile.imwrite(source, sepia, photometric="rgb", metadata=None)
+    assert _render(source, target, Gray())[1].mean_chroma == 0
+    _, rendered, report = _render(source, target, Gray(), tone="preserve")
+    assert report.within
+    truth = color.rgb2lab(sepia / 255.0)
+    assert np.abs(color.rgb2lab(tifffile.imread(target) / 255.0) - truth).mean() < 1.0
+    assert not rendered.has_colour  # a tint is not what the model was asked for
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")

@@ -96,7 +96,7 @@ OUTCOMES = {
     "sharp__grey-8bit-alpha.png": "unsupported",
     "sharp__truncated.jpg": "truncated",
     "sharp__truncated.png": "truncated",
-    "sharp__uncompressed_tiff.tiff": "toned",
+    "sharp__uncompressed_tiff.tiff": "unsupported",
 }
 
 
@@ -410,6 +410,18 @@ def test_alpha_that_hides_nothing_is_left_out(tmp_path: Path, colour: bool) -> N
     Image.fromarray(np.dstack([*stack, alpha]), "RGBA" if colour else "LA").save(path)
     with pytest.raises(ScanError, match="transparent"):
         scans.open_scan(path)
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason="the shared photographs are not here")
+def test_colour_photographs_and_toned_prints_are_told_apart() -> None:
+    """All 199 photographs are colour, all 35 historic scans are gray or toned."""
+    shared = FORMATS.parents[1]
+    for path in (shared / "eval" / "photos").iterdir():
+        with scans.open_scan(path, force=True) as scan:
+            assert scan.input_class == "colour", path.name
+    for path in (shared / "scans" / "historic").iterdir():
+        with scans.open_scan(path, force=True) as scan:
+            assert scan.input_class in ("gray", "near-neutral", "toned"), path.name
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import lab
-from worker import profiles, scans
+from worker import profiles
 from worker.classes import InputClass, chroma_spread, classify
 from worker.errors import ScanError
 from worker.headers import Header, read_header
+from worker.survey import survey
 
 
 def _judge(rgb: np.ndarray) -> InputClass:
@@ -71,7 +72,7 @@ def test_the_small_copy_is_the_mean(height: int, width: int, rows: int) -> None:
     header = Header(kind="tiff", width=width, height=height, bit_depth=8)
     tone = profiles.assumed_tone("srgb", gray=True, bit_depth=8)
     strips = (codes[top : top + rows] for top in range(0, height, rows))
-    small, histogram = scans.survey(strips, header, tone)
+    small, histogram = survey(strips, header, tone)
     assert small.shape[0] <= max(512, min(height, 8192))
     assert histogram.sum() == codes.size
     assert small[..., 0].mean() == pytest.approx(tone.lightness(codes).mean(), abs=1e-2)
