@@ -38,6 +38,9 @@ class Reconciler:
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
         """A complete look at the root; what settles meanwhile is taken meanwhile.
 
+        Args:
+            go_on: asked after each listing, whether the folder is still the one that is meant.
+
         Returns:
             Whether it was complete; not when `go_on()` turned false or the root could not be read.
         """
@@ -48,17 +51,19 @@ class Reconciler:
             self.reconcile(listing)
             count += len(listing.files)
             self.take_settled()
-        self._note_missing_directories()
+        self._note_missing_directories(go_on)
         self._retry_what_came_back()
         with self.database.writing() as session:
             files.scanned(session, self.name, seconds=time.monotonic() - began_s, files=count)
         return True
 
-    def look_at(self, directory: bytes, *, deep: bool) -> None:
+    def look_at(self, directory: bytes, *, deep: bool, go_on: Callable[[], bool] = lambda: True) -> None:
         """Follow a hint, unless it is about a directory whose name says that no scans are in it."""
         if scan.ignored_path(directory):
             return
         for listing in scan.walk(self.path, directory) if deep else [scan.list_directory(self.path, directory)]:
+            if not go_on():
+                return
             self.reconcile(listing)
 
     def reconcile(self, listing: scan.Listing) -> None:
@@ -93,12 +98,12 @@ class Reconciler:
         self.tracker.observe(path, stamp, time.monotonic())
         return row is None or row.state not in {FileState.SETTLING, FileState.BLOCKED}
 
-    def _note_missing_directories(self) -> None:
+    def _note_missing_directories(self, go_on: Callable[[], bool]) -> None:
         with self.database.reading() as session:
             missing = [
                 directory for directory in files.directories(session, self.name) if scan.is_gone(self.path, directory)
             ]
-        for directory in missing:
+        for directory in missing if go_on() else ():
             self.reconcile(scan.Listing(directory))
 
     def _retry_what_came_back(self) -> None:

@@ -118,27 +118,25 @@ class Watcher:
     def hold(self) -> None:
         """Take or renew the right to watch each root, and see whether it is there and still the same."""
         for root in self.watched:
-            before = root.identity
             held = self._hold(root)
-            if root.online and root.identity != before:
-                root.hints.stop()  # remounted or replaced between two looks: watches on what is gone are deaf for ever
+            if root.online and held != root.identity:
                 root.online = False
+                root.hints.stop()  # gone, remounted or replaced: watches on what is gone are deaf for ever
+            root.identity = held
             if held and not root.online:
                 root.hints.gap.set()  # whatever happened while it was away
                 if root.mode == "events" and not root.hints.start():
                     root.mode = "scan"  # no watches left on this system; `status` shows it
-            elif root.online and not held:
-                root.hints.stop()
-            root.online = held
+            root.online = held is not None
 
-    def _hold(self, root: Watched) -> bool:
+    def _hold(self, root: Watched) -> roots.RootIdentity | None:
         try:
-            identity = root.identity = roots.identity(root.settings.path)
+            identity = roots.identity(root.settings.path)
         except OSError as error:
             with self.database.writing() as session:
                 reason = f"The folder is not there ({error.strerror}). Mount it or create it again."
                 files.set_offline(session, root.settings.key, reason)
-            return False
+            return None
         with self.database.writing() as session:
             row = files.watch_root(
                 session,
@@ -152,14 +150,24 @@ class Watcher:
                 lease_s=ROOT_LEASE_S,
                 trouble=self.dispatcher.paused.get(root.settings.key, ""),
             )
-            return row is not None and row.state is RootState.ONLINE
+            return identity if row is not None and row.state is RootState.ONLINE else None
 
     def look(self, stop: threading.Event) -> None:
         """Follow hints, scan when it is time, take what has settled."""
         while not stop.wait(TICK_S):
             for root in self.watched:
-                if root.online:
+                if self._is_there(root):
                     _survive(lambda root=root: self._look(root, stop))  # type: ignore[misc]
+
+    def _is_there(self, root: Watched) -> bool:
+        """Whether we look at the folder that `hold` accepted; an unmount is seen here first, and proves nothing."""
+        if not root.online or root.identity is None:
+            return False
+        try:
+            status = root.settings.path.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (root.identity.device, root.identity.inode)
 
     def _look(self, root: Watched, stop: threading.Event) -> None:
         hinted, regular_s = root.hints.take(), root.next_scan_s
@@ -168,12 +176,15 @@ class Watcher:
         root.next_scan_s = time.monotonic() + AFTER_TROUBLE_S  # stands if what follows fails, and hints with it
         if not scan:
             for directory, deep in hinted:
-                root.reconciler.look_at(directory, deep=deep)
-        elif root.reconciler.full_scan(lambda: root.online and not stop.is_set()):
+                root.reconciler.look_at(directory, deep=deep, go_on=lambda: self._is_there(root))
+        elif root.reconciler.full_scan(lambda: self._is_there(root) and not stop.is_set()):
             regular_s = time.monotonic() + self.settings.scan_interval_s
         else:
             regular_s = root.next_scan_s
-        root.reconciler.take_settled()
+        if self._is_there(root):
+            root.reconciler.take_settled()
+        else:
+            root.hints.gap.set()  # whatever was not looked at is looked at when it is back
         root.next_scan_s = regular_s
 
 

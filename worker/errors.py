@@ -10,6 +10,7 @@ PhotochromError
 │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
 │  ├─ ScanBroken           quarantined at once: the same bytes will not decode next time
 │  ├─ ScanVanished         skipped; taken again when it comes back
+│  │  └─ ScanMissing       looked for once more before that: its share may be away
 │  └─ ScanChanged  ScanUnreadable      wait, no strike
 ├─ OutputError             about the place the derivative goes to
 │  ├─ OutputFull           OutputBlocked       wait, no strike
@@ -200,6 +201,13 @@ class ScanVanished(ScanError):
 
     code = "vanished"
     settles = Settles.SKIP
+
+
+class ScanMissing(ScanVanished):
+    """The file was not there, for the first time; a share that was unmounted this moment looks the same."""
+
+    code = "missing"
+    settles = Settles.WAIT
 
 
 class ScanChanged(ScanError):

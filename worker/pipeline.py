@@ -28,7 +28,9 @@ from worker.errors import (
     OutputFull,
     PhotochromError,
     ScanChanged,
+    ScanMissing,
     ScanUnreadable,
+    ScanVanished,
 )
 from worker.serving import Serving
 from worker.settings import Settings, load
@@ -97,7 +99,8 @@ def _settle(bench: Bench, job: Job) -> None:
         except JobMoved:
             raise
         except PhotochromError as error:
-            _fail(bench, job, error)
+            seen_missing = isinstance(error, ScanVanished) and job.error_class != ScanMissing.code
+            _fail(bench, job, ScanMissing(str(error)) if seen_missing else error)
         except OSError as error:
             _fail(bench, job, _from_os_error(error))
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the row must say it

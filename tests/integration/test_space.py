@@ -32,8 +32,9 @@ def settings(tmp_path: Path, database: Database) -> Settings:
                               state=FileState.SUBMITTED, **stat)  # fmt: skip
             session.add(file)
             session.flush()
+            size_bytes = 10 * MIB if name == "a" else 1
             session.add(Job(source_file_id=file.id, root=name, path=file.path, display_path=file.display_path,
-                            priority=3, source_sha256=f"{number:064}", size_bytes=10 * MIB if name == "a" else 1))  # fmt: skip
+                            priority=3, source_sha256=f"{number:064}", size_bytes=size_bytes))  # fmt: skip
     return Settings(roots=roots, state_dir=tmp_path / "state", min_free_mib=100)
 
 

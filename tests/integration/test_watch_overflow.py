@@ -37,15 +37,15 @@ def test_a_replaced_root_is_listened_to_anew(tmp_path: Path, database: Database)
         watcher.hold()
         (root,) = watcher.watched
         first = root.hints._observer
-        root.next_scan_s = float("inf")
+        root.hints.gap.clear()
         watcher.hold()
         assert root.hints._observer is first
-        assert root.next_scan_s == float("inf")
+        assert not root.hints.gap.is_set()
         inbox.rename(tmp_path / "old")
         inbox.mkdir()
         watcher.hold()
         assert root.hints._observer is not first
-        assert root.online and root.next_scan_s == 0
+        assert root.online and root.hints.gap.is_set()
         assert os.stat(inbox).st_ino == root.identity.inode  # type: ignore[union-attr]
     finally:
         watcher.close()
