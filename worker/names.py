@@ -5,8 +5,8 @@ import re
 import secrets
 from typing import Final
 
-#: longest file name on the file systems we meet (ext4, XFS, NTFS, SMB), bytes
-NAME_BYTES: Final = 255
+#: longest file name on the file systems we meet (ext4, XFS, NTFS, SMB: 255 bytes) less the sidecar's suffix
+NAME_BYTES: Final = 250
 #: names we use for files under work; recognised by `is_temporary`
 _TEMPORARY: Final = re.compile(rb"\.photochrom-([0-9A-Za-z]{1,40})-([0-9]{1,12})-[0-9a-f]{8}\.part")
 
