@@ -126,7 +126,7 @@ def _sha256_of_ours(path: bytes, content: Mapping[str, Any]) -> frozenset[str]:
         return frozenset()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputBlocked(f"{os.fsdecode(path)!r} is no sidecar of ours ({error}): move it away.") from error
-    return frozenset([hashlib.sha256(data).hexdigest()]) if ours else frozenset()
+    return frozenset([hashlib.sha256(data).hexdigest()]) if same else frozenset()
 
 
 def _named(path: bytes) -> dict[str, str]:
