@@ -52,7 +52,7 @@ def why(session: Session, settings: Settings, path: bytes) -> Explanation:
     row = files.by_path(session, name, relative)
     if root is not None and root.state is RootState.OFFLINE:
         return _say(full, "offline", f"The watched folder {display(root_path)} is offline: {root.reason}", row)
-    if pattern := scan.ignored_path(relative):
+    if pattern := scan.ignored_path(relative, root_path, directory=os.path.isdir(full)):
         return _say(full, FileState.IGNORED, f"Ignored by the name pattern {pattern}.")
     unfit = _not_a_file(full, row)
     if unfit is not None:

@@ -59,7 +59,7 @@ class Reconciler:
 
     def look_at(self, directory: bytes, *, deep: bool, go_on: Callable[[], bool] = lambda: True) -> None:
         """Follow a hint, unless it is about a directory whose name says that no scans are in it."""
-        if scan.ignored_path(directory):
+        if scan.ignored_path(directory, self.path, directory=True):
             return
         for listing in scan.walk(self.path, directory) if deep else [scan.list_directory(self.path, directory)]:
             if not go_on():

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
+from daemon.ignoring import Ignored, by_file
 from worker.files import Stamp
 
 #: names that are never scans, of files and of directories (case does not matter)
@@ -60,9 +61,16 @@ def ignored_by(name: bytes) -> str | None:
     return next((pattern for pattern in IGNORED_NAMES if fnmatch.fnmatchcase(folded, pattern)), None)
 
 
-def ignored_path(path: bytes) -> str | None:
-    """The pattern by which a path below a root, or a directory on the way to it, is ignored."""
-    return next((pattern for name in path.split(b"/") if (pattern := ignored_by(name))), None)
+def ignored_path(path: bytes, root: bytes = b"", *, directory: bool = False) -> str | None:
+    """The pattern by which a path below a root, or a directory on the way to it, is ignored.
+
+    Args:
+        path: below the root.
+        root: where `.photochromignore` files may lie; empty: only names are looked at.
+        directory: whether the path is one.
+    """
+    by_name = next((pattern for name in path.split(b"/") if (pattern := ignored_by(name))), None)
+    return by_name or (by_file(root, path, directory=directory) if root and path else None)
 
 
 def list_directory(root: bytes, directory: bytes) -> Listing:
@@ -75,8 +83,9 @@ def list_directory(root: bytes, directory: bytes) -> Listing:
         return listing
     try:
         with os.scandir(os.path.join(root, directory)) as entries:
+            rules = Ignored(root, directory)
             for entry in entries:
-                _note(listing, entry)
+                _note(listing, entry, rules)
     except (FileNotFoundError, NotADirectoryError):
         listing.complete = directory != b""  # the root itself being gone is another matter
         listing.error = "" if listing.complete else os.strerror(errno.ENOENT)
@@ -102,12 +111,15 @@ def _by_link(root: bytes, directory: bytes) -> bool:
     return os.path.realpath(os.path.join(root, directory)) != straight
 
 
-def _note(listing: Listing, entry: os.DirEntry[bytes]) -> None:
+def _note(listing: Listing, entry: os.DirEntry[bytes], rules: Ignored) -> None:
     if ignored_by(entry.name):
         return
     path = os.path.join(listing.directory, entry.name)
     try:
-        if entry.is_dir(follow_symlinks=False):
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if rules.by(path, directory=is_directory):
+            return
+        if is_directory:
             listing.subdirectories.append(path)
             return
         status = entry.stat(follow_symlinks=False)
