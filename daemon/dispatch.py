@@ -39,6 +39,7 @@ class Dispatcher:
         with self.database.reading() as session:
             if not outbox.anything_queued(session):
                 return 0
+        self.make_room()
         try:
             broker_empty = queue.waiting() == 0
             with self.database.writing() as session:
