@@ -5,6 +5,7 @@ descriptor, never a name, and `set_up_libvips` turns the cache off.
 """
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def set_up_libvips(*, threads: int = 1) -> None:
     Args:
         threads: libvips' own, per picture.
     """
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # what is wrong with a file is said by our own errors
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     os.environ["VIPS_CONCURRENCY"] = str(threads)  # read by libvips when its first pipeline starts
     pyvips.cache_set_max(0)
     pyvips.cache_set_max_files(0)
@@ -101,8 +104,9 @@ def _colour_only(codes: Codes) -> Codes:
 
 def _open(descriptor: int, header: Header) -> Any:
     source = pyvips.Source.new_from_descriptor(descriptor)
-    page = {"page": header.directory_index} if header.kind == "tiff" else {}
-    return pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **page)
+    # `unlimited`: libtiff would refuse strips over 50 MB as stored; ours are bounded by `scans.LARGEST_SEGMENT`
+    options = {"page": header.directory_index, "unlimited": True} if header.kind == "tiff" else {}
+    return pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **options)
 
 
 def _compare(image: Any, header: Header) -> None:

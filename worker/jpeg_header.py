@@ -35,7 +35,7 @@ def jpeg_header(read: Read, size: int, page: int) -> Header:
     photometric = {1: "minisblack", 3: "rgb", 4: "cmyk"}.get(channels, "unknown")
     return Header(
         kind="jpeg", width=width, height=height, bit_depth=depth, photometric=photometric, channels=channels,
-        compression="jpeg", **found,  # type: ignore[arg-type]
+        compression="jpeg", whole_page=marker in (0xFFC2, 0xFFC6, 0xFFCA, 0xFFCE), **found,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

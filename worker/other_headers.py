@@ -34,7 +34,7 @@ def jp2_header(read: Read, size: int, page: int) -> Header:
     return Header(
         kind="jp2", width=x1 - x0, height=y1 - y0, bit_depth=bits, channels=count, extra=int(count in (2, 4)),
         photometric="minisblack" if count < 3 else "rgb", sample_format="int" if parts[0][0] & 0x80 else "uint",
-        compression="jpeg2000", icc=_jp2_profile(head[:start]), **_jp2_resolution(head[:start]),  # type: ignore[arg-type]
+        compression="jpeg2000", whole_page=True, icc=_jp2_profile(head[:start]), **_jp2_resolution(head[:start]),  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def webp_header(read: Read, size: int, page: int) -> Header:
     (length,) = struct.unpack("<I", head[4:8])
     return Header(
         kind="webp", width=width, height=height, bit_depth=8, photometric="rgb", channels=4 if alpha else 3,
-        extra=int(alpha), compression="webp", ends_early=length + 8 > size, **found,  # type: ignore[arg-type]
+        extra=int(alpha), compression="webp", whole_page=True, ends_early=length + 8 > size, **found,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from worker.tiff_tags import Read
 
 def png_header(read: Read, size: int, page: int) -> Header:
     """The header; every chunk is walked, so that a file without its end is known."""
-    width, height, depth, colour = struct.unpack(">IIBB", read(16, 10))
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", read(16, 13))
     photometric, channels = {0: ("minisblack", 1), 2: ("rgb", 3), 3: ("palette", 1), 4: ("minisblack", 2)}.get(
         colour, ("rgb", 4)
     )
@@ -26,7 +26,7 @@ def png_header(read: Read, size: int, page: int) -> Header:
     found.pop("transparent", None)
     return Header(
         kind="png", width=width, height=height, bit_depth=depth, photometric=photometric, channels=channels,
-        extra=int(alpha), compression="deflate", ends_early=not ended or at > size, **found,  # type: ignore[arg-type]
+        extra=int(alpha), compression="deflate", whole_page=interlace != 0, ends_early=not ended or at > size, **found,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from worker.errors import ScanError, ScanTruncated, ScanUnreadable, ScanUnsuppor
 from worker.header import Header
 from worker.headers import read_header
 from worker.survey import survey
+from worker.whole_decoders import needs_whole_page
 
 __all__ = ["InputClass", "Scan", "open_scan", "set_up_libvips"]
 
@@ -29,6 +30,10 @@ Floats = npt.NDArray[np.float32]
 Source = int | str | bytes | Path
 
 MAX_PIXELS: Final = 600_000_000
+#: memory grows with a strip's width, with what is stored in one strip, and with pages that must be held whole
+LARGEST_WIDTH: Final = 400_000
+LARGEST_SEGMENT: Final = 2**30
+WHOLE_PAGE_PIXELS: Final = 150_000_000
 STRIP_ROWS: Final = 128
 _PHOTOMETRICS: Final = ("minisblack", "miniswhite", "rgb", "ycbcr", "palette", "lab")
 _COMPRESSIONS: Final = ("none", "lzw", "deflate", "packbits", "jpeg", "zstd", "lzma", "jpeg2000", "webp")
@@ -229,12 +234,17 @@ def _refusal(header: Header) -> str | None:
     """Why this page is not read, with the next step; None when it is."""
     convert = "convert it to 8 or 16-bit gray or RGB"
     photometric, depth = header.photometric, header.bit_depth
+    whole = header.whole_page or needs_whole_page(header)
     reasons = (
         (depth == 1 and photometric != "palette", "is bitonal (1 bit), which has no tones to colour: scan it in gray"),
         (photometric not in _PHOTOMETRICS, f"is {photometric}: {convert}"),
         (header.sample_format != "uint", f"holds {header.sample_format} samples: {convert}"),
         (depth not in _DEPTHS.get(photometric, (2, 4, 8, 10, 12, 14, 16)), f"has {depth} bits per channel: {convert}"),
         (header.extra > 1, f"has {header.extra} extra channels: flatten it and {convert}"),
+        (header.width > LARGEST_WIDTH, f"is {header.width} px wide, more than {LARGEST_WIDTH:,}: cut it into parts"),
+        (header.largest_segment > LARGEST_SEGMENT, "stores over 1 GiB in one strip: save it in smaller strips"),
+        (whole and header.width * header.height > WHOLE_PAGE_PIXELS,
+         f"of {header.width} × {header.height} px needs all of it in memory: save it as TIFF with LZW or Deflate"),
         (header.channels not in (1, 2, 3, 4), f"has {header.channels} channels: {convert}"),
         (header.compression not in _COMPRESSIONS,
          f"is compressed by {header.compression}: save it with LZW, Deflate or none"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from worker.errors import ScanBroken, ScanTruncated, ScanUnsupported
+from worker.errors import ScanBroken, ScanTruncated
 from worker.header import Header
 
 Codes = npt.NDArray[np.unsignedinteger]
@@ -22,8 +22,6 @@ DECODER_ERRORS: Final = (
     ValueError, RuntimeError, TypeError, KeyError, IndexError, OverflowError, NotImplementedError, ZeroDivisionError,
     AttributeError, AssertionError, MemoryError, tifffile.TiffFileError,
 )  # fmt: skip
-#: a page held whole may cost about 12 bytes a pixel
-WHOLE_PAGE_PIXELS: Final = 150_000_000
 
 
 def needs_whole_page(header: Header) -> bool:
@@ -49,15 +47,9 @@ def decode_whole(descriptor: int, header: Header) -> Codes:
         `[height, width, bands]`, uint8 or uint16.
 
     Raises:
-        ScanUnsupported: too large to be held whole.
         ScanBroken: it cannot be decoded, or decodes to another size.
         ScanTruncated: its end is missing.
     """
-    if header.width * header.height > WHOLE_PAGE_PIXELS:
-        raise ScanUnsupported(
-            f"The {header.kind.upper()} of {header.width} × {header.height} px is stored in a way that needs all of it "
-            "in memory: save it as TIFF with LZW, Deflate or none."
-        )
     try:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             codes = _tiff(file, header) if header.kind == "tiff" else _other(file.read(), header)

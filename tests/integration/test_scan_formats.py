@@ -1,5 +1,6 @@
 """Every odd and broken real file ends in the state named here, and every made variant reads as the same picture."""
 
+import dataclasses
 import io
 import os
 import struct
@@ -17,6 +18,7 @@ from PIL import Image
 from model import lab
 from worker import scans
 from worker.errors import ScanError
+from worker.header import Header
 
 FORMATS = Path(__file__).parents[2].parent / "shared" / "scans" / "formats"
 
@@ -394,6 +396,27 @@ def test_the_pixel_cap_comes_before_any_decoding(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)))
     with pytest.raises(ScanError, match="more than the 1,000 allowed"):
         scans.open_scan(path, max_pixels=1000)
+
+
+def test_a_large_single_strip_is_read(tmp_path: Path) -> None:
+    """libtiff inside libvips stops at 50 MB a strip unless told otherwise."""
+    grain = np.random.default_rng(0).integers(0, 65536, (256, 8000)).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    picture = np.tile(grain, (16, 1))
+    tifffile.imwrite(path, picture, metadata=None, compression="adobe_deflate", rowsperstrip=100_000)
+    with scans.open_scan(path) as scan:
+        assert scan.header.largest_segment > 60_000_000
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"width": 400_001, "height": 1}, "cut it into parts"), ({"largest_segment": 2**30 + 1}, "smaller strips"),
+    ({"whole_page": True, "width": 20_000, "height": 20_000}, "memory"), ({"photometric": "cmyk"}, "cmyk"),
+    ({"sample_format": "float"}, "float"), ({"bit_depth": 32}, "32 bits"), ({"extra": 2}, "extra channels"),
+])  # fmt: skip
+def test_refusals_before_any_decoding(change: dict[str, Any], words: str) -> None:
+    header = dataclasses.replace(Header(kind="tiff", width=10, height=10, bit_depth=8), **change)
+    with pytest.raises(ScanError, match=words):
+        scans._refuse(header, scans.MAX_PIXELS)
 
 
 @pytest.mark.parametrize("colour", [False, True])
