@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from worker.errors import OutputBlocked, OutputFull
+from worker.errors import OutputBlocked, OutputError, OutputFull
 from worker.names import derivative_names, is_left_by_earlier_claim, is_temporary, temporary_name
 
 __all__ = ["Planned", "Publication", "Published", "copy_into", "derivative_names", "output_errors", "sweep_temporaries"]
@@ -66,6 +66,8 @@ def output_errors() -> Iterator[None]:
             raise OutputFull(
                 f"No room for the derivative ({reason}). Free some space; the job goes on by itself."
             ) from error
+        if error.errno == errno.EFBIG:
+            raise OutputError(f"The derivative is too large for the output's file system ({reason}).") from error
         raise OutputBlocked(
             f"The derivative cannot be written ({reason}). Check the output folder's rights and mount; "
             "the job goes on by itself."

@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where the net runs")
     worker_processes: int = Field(1, ge=1, description="colouring processes; one per GPU, or one per few cores")
     job_limit_s: float = Field(900, gt=0, description="a job that takes longer is ended and counted as lost")
+    job_memory_mib: int = Field(0, ge=0, description="memory for one scan; 0: half of the machine's")
     max_megapixels: float = Field(1000, gt=0, description="larger scans are refused before anything is allocated")
     gray_curve: Literal["srgb", "gamma1.8", "gamma2.2", "linear"] = Field(
         "srgb", description="tone curve of gray scans that carry no profile"

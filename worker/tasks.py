@@ -13,7 +13,7 @@ from typing import Any
 from billiard.exceptions import WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init
 
-from worker import log, queue, recovery
+from worker import limits, log, queue, recovery
 from worker.settings import load
 
 PR_SET_PDEATHSIG = 1
@@ -63,3 +63,9 @@ def _prepare(**_: Any) -> None:
     from worker import pipeline
 
     pipeline.prepare()
+    settings = load()
+    limits.apply(
+        memory_mib=settings.job_memory_mib,
+        max_megapixels=settings.max_megapixels,
+        processes=settings.worker_processes,
+    )
