@@ -19,6 +19,9 @@ last affected scan had its derivative and its row; the promise is {limit:.0f} s.
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability-table", type=Path, help="write the table of fault cells to this file")
+    parser.addoption("--soak-minutes", type=float, default=2, help="how long parts are killed [default: 2]")
+    parser.addoption("--soak-scans", type=int, default=150, help="how many scans come in that time [default: 150]")
+    parser.addoption("--soak-seed", type=int, default=1, help="of the order of kills [default: 1]")
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    target, rows = session.config.getoption("--reliability-table"), session.config.stash.get(ROWS, [])
+    target, rows = session.config.getoption("--reliability-table", None), session.config.stash.get(ROWS, [])
     if target is None or not rows:
         return
     lines = ["| group | fault | invariants | result | recovery (s) |", "|---|---|---|---|---|"]

@@ -260,22 +260,41 @@ def cut_off(pid: int) -> None:
 @contextlib.contextmanager
 def running(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator[Plant]:
     """A plant with its first colouring process warm; afterwards SIGTERM, and nothing may be left."""
+    with starting(base, prefix, **environ) as plant:
+        yield plant
+        os.kill(plant.up, signal.SIGTERM)
+        wait_for(lambda: not processes_of(plant.installation.state_dir), 15, "all processes have ended after SIGTERM")
+
+
+@contextlib.contextmanager
+def starting(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator[Plant]:
+    """The same, for tests that kill the supervisor themselves."""
     installation = Installation(base, tuple(prefix))
-    installation.inbox.mkdir(exist_ok=True)
-    faults = base / "faults"
-    faults.mkdir(exist_ok=True)
-    with installation.up(PHOTOCHROM_FAULT=str(faults), **environ) as process:
-        url = environ.get("PHOTOCHROM_DATABASE_URL") or f"sqlite:///{installation.state_dir / 'photochrom.db'}"
-        log = installation.state_dir / "logs" / "worker.log"
-        wait_for(
-            lambda: process.poll() is not None or (log.exists() and "worker_ready" in log.read_text()), 100, "warm"
-        )
+    faults, logs = base / "faults", installation.state_dir / "logs"
+    for folder in (installation.inbox, faults, logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    (logs / "worker.log").unlink(missing_ok=True)
+    command = installation.command("up", "--inbox", str(installation.inbox), "--output", str(installation.output))
+    settings = installation.environ | {"PHOTOCHROM_FAULT": str(faults)} | environ
+    with (base / "up.log").open("wb") as out:
+        process = subprocess.Popen(command, env=settings, cwd=base, stdout=out, stderr=out)
+    try:
+        wait_for(lambda: process.poll() is not None or _is_warm(logs / "worker.log"), 100, "the worker is warm")
         assert process.poll() is None, (base / "up.log").read_text()
+        url = environ.get("PHOTOCHROM_DATABASE_URL") or f"sqlite:///{installation.state_dir / 'photochrom.db'}"
         database = open_database(url)
         try:
             yield Plant(installation, process.pid, database, faults)
         finally:
             database.dispose()
+    finally:
+        for pid in processes_of(installation.state_dir):
+            cut_off(pid)
+        process.wait()
+
+
+def _is_warm(log: Path) -> bool:
+    return log.exists() and "worker_ready" in log.read_text(errors="replace")
 
 
 @contextlib.contextmanager

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from cells import Cell
-from installation import wait_for
-from plant import Plant, assert_invariants, cut_off
+from installation import processes_of, wait_for
+from plant import Plant, assert_invariants, cut_off, running, starting
 
 from worker.tables import JobState
 
@@ -64,6 +65,22 @@ def test_beat_killed(plant: Plant, cell: Cell) -> None:
     wait_for(lambda: plant._part("beat") not in (0, before), 30, "beat runs again")
     cell.recovered("SIGKILL of beat", plant.settle("beat", 1) - ended)
     assert_invariants(plant, originals, "beat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["inference", "intended"])
+def test_supervisor_killed(tmp_path: Path, cell: Cell, point: str) -> None:
+    """What it started ends with it; the next start goes on where it was."""
+    with starting(tmp_path) as plant:
+        plant.arm(point, "stop")
+        originals = plant.drop("mid", 3)
+        plant.hit(point)
+        cut_off(plant.up)
+        wait_for(lambda: not processes_of(plant.installation.state_dir), 30, "nothing is left behind")
+    ended = time.time()
+    with running(tmp_path) as plant:
+        cell.recovered(f"SIGKILL of the supervisor while a job is at: {point}", plant.settle("mid", 3) - ended)
+        assert_invariants(plant, originals, "mid")
 
 
 @pytest.mark.slow
