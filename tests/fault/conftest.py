@@ -1,8 +1,11 @@
 """Fixtures of the fault tests, and the table that a run of them writes."""
 
+import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cells import RECOVERY_S, Cell
@@ -33,7 +36,7 @@ def cell(request: pytest.FixtureRequest) -> Cell:
 
 
 CELL = pytest.StashKey[Cell]()
-ROWS = pytest.StashKey[list[tuple[str, str, str, str, str]]]()
+ROWS = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,27 +44,37 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     report = yield
     if "fault" in item.path.parts and (report.when == "call" or report.outcome != "passed"):
         made = item.stash.get(CELL, Cell())
-        result = {"passed": "held", "failed": "**BROKEN**", "skipped": "not run"}[report.outcome]
-        why = str(report.longrepr[2]).removeprefix("Skipped: ") if report.skipped else made.note
-        seconds = "" if made.recovery_s is None else f"{made.recovery_s:.1f}"
+        result = {"passed": "held", "failed": "**BROKEN**", "skipped": "not run:"}[report.outcome]
+        note = str(report.longrepr[2]).removeprefix("Skipped: ") if report.skipped else made.note
         marker = item.get_closest_marker("invariants")
-        invariants = marker.args[0] if marker else "I1-I6"
-        rows = item.config.stash.setdefault(ROWS, [])
-        rows.append((item.path.stem[5:], made.fault or item.name, invariants, f"{result} {why}".strip(), seconds))
+        item.config.stash.setdefault(ROWS, {})[item.nodeid] = {
+            "group": item.path.stem.removeprefix("test_"), "fault": made.fault or item.name,
+            "invariants": marker.args[0] if marker else "I1-I6", "result": f"{result} {note}".strip(),
+            "recovery_s": made.recovery_s,
+        }  # fmt: skip
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    target, rows = session.config.getoption("--reliability-table", None), session.config.stash.get(ROWS, [])
-    if target is None or not rows:
+    """Write the table; the cells of a part of the tests replace their own rows and leave the others."""
+    target, cells = session.config.getoption("--reliability-table", None), session.config.stash.get(ROWS, {})
+    if target is None or not cells:
         return
+    data = target.with_suffix(".json")
+    known = json.loads(data.read_text(encoding="utf-8")) if data.exists() else {}
+    rows = dict(sorted({**known, **cells}.items(), key=lambda item: item[1]["group"]))
     lines = ["| group | fault | invariants | result | recovery (s) |", "|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(text.replace("|", "/") for text in row) + " |" for row in rows]
-    held = sum(row[3].startswith("held") for row in rows)
-    times = sorted(float(row[4]) for row in rows if row[4])
-    worst = f", recovery median {times[len(times) // 2]:.1f} s, longest {times[-1]:.1f} s" if times else ""
-    lines.append(f"\n{held} of {len(rows)} cells held{worst}. Run of {time.strftime('%Y-%m-%d', time.gmtime())}.")
+    for row in rows.values():
+        seconds = "" if row["recovery_s"] is None else f"{row['recovery_s']:.1f}"
+        columns = (row["group"], row["fault"], row["invariants"], row["result"], seconds)
+        lines.append("| " + " | ".join(column.replace("|", "/") for column in columns) + " |")
+    times = sorted(row["recovery_s"] for row in rows.values() if row["recovery_s"] is not None)
+    held = sum(row["result"].startswith("held") for row in rows.values())
+    worst = f"; recovery: median {times[len(times) // 2]:.1f} s, longest {times[-1]:.1f} s" if times else ""
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    lines.append(f"\n{held} of {len(rows)} cells held{worst}. Run of {when} on {os.cpu_count()} cores.")
     target.parent.mkdir(exist_ok=True)
+    data.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     target.write_text(HEADER.format(limit=RECOVERY_S) + "\n".join(lines) + "\n", encoding="utf-8")
 
 
