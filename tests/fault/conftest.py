@@ -79,7 +79,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+def _plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """One running installation for most cells: each works in a folder of its own."""
     with running(tmp_path_factory.mktemp("plant")) as made:
         yield made
+
+
+@pytest.fixture
+def plant(_plant: Plant) -> Plant:
+    """The installation, with nothing left in it of a cell that failed."""
+    _plant.calm()
+    return _plant
