@@ -30,6 +30,8 @@ _EPSILON = 216 / 24389  # and where the cube root takes over
 
 _LIGHTNESS_STEPS = 513
 _HUE_STEPS = 720
+#: `cv2.remap` takes pictures up to 32,766 px wide
+_REMAP_COLUMNS = 16_384
 #: nothing in sRGB has more chroma than this (blue: 133.8)
 _CHROMA_BOUND = 140.0
 #: between these L* one 8-bit code is worth up to 0.52 L*: rounding there is made on luminance (`quantise`)
@@ -136,13 +138,13 @@ def compress_chroma(light: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats
         a* and b*, same shape; unchanged where they already fit.
     """
     chroma, hue = cv2.cartToPolar(a, b)
-    allowed = cv2.remap(
-        chroma_limits(),
-        hue * np.float32(_HUE_STEPS / (2 * np.pi)),
-        light * np.float32((_LIGHTNESS_STEPS - 1) / 100),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    across, down = hue * np.float32(_HUE_STEPS / (2 * np.pi)), light * np.float32((_LIGHTNESS_STEPS - 1) / 100)
+    allowed = np.empty_like(chroma)
+    for left in range(0, light.shape[1], _REMAP_COLUMNS):
+        part = (slice(None), slice(left, left + _REMAP_COLUMNS))
+        allowed[part] = cv2.remap(
+            chroma_limits(), across[part], down[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
     # `remap` rounds positions to 1/32 of a node; the last 0.2 % pays for that
     scale = np.minimum(np.float32(1.0), allowed * np.float32(0.998) / np.maximum(chroma, np.float32(1e-3)))
     return a * scale, b * scale

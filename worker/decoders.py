@@ -78,7 +78,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
         if needs_whole_page(header):
             whole = decode_whole(own, header)
             for top in range(0, header.height, rows):
-                yield _colour_only(whole[top : top + rows])
+                yield _colour_only(whole[top : top + rows], header)
             return
         image = _open(own, header)
         _compare(image, header)
@@ -87,16 +87,20 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
             count = min(rows, header.height - top)
             block = region.fetch(0, top, header.width, count)
             codes = np.frombuffer(block, _FORMATS[image.format])
-            yield _colour_only(codes.reshape(count, header.width, image.bands))
+            yield _colour_only(codes.reshape(count, header.width, image.bands), header)
     except pyvips.Error as error:
         raise _named(error, header) from error
     finally:
         os.close(own)
 
 
-def _colour_only(codes: Codes) -> Codes:
+def _colour_only(codes: Codes, header: Header) -> Codes:
     """Gray `[rows, W]` or RGB `[rows, W, 3]` without an alpha channel that hides nothing; raises where it does."""
     bands = codes.shape[2]
+    if bands not in ((1, 2) if header.gray else (3, 4)):
+        raise ScanBroken(
+            f"The {header.kind.upper()} says {header.photometric} and holds {bands} channels: save it anew."
+        )
     if bands in (2, 4) and (codes[..., -1] != np.iinfo(codes.dtype).max).any():
         raise ScanUnsupported("The picture has transparent parts: flatten it onto the colour that belongs behind them.")
     return codes[..., 0] if bands < 3 else np.ascontiguousarray(codes[..., :3])
@@ -112,7 +116,8 @@ def _open(descriptor: int, header: Header) -> Any:
 def _compare(image: Any, header: Header) -> None:
     """Refuse what libvips read differently from what the header says."""
     same_size = (image.width, image.height) == (header.width, header.height)
-    if not same_size or image.format not in _FORMATS or image.bands > 4:
+    same_depth = image.format == ("uchar" if header.bit_depth <= 8 else "ushort")
+    if not same_size or not same_depth or image.bands > 4:
         raise ScanUnsupported(
             f"The {header.kind.upper()} says {header.width} × {header.height} px of {header.bit_depth} bits and "
             f"decodes to {image.width} × {image.height} px ({image.format}): convert it to a plain TIFF."

@@ -186,6 +186,15 @@ def test_invariants_of_any_scan(
         assert out.orientation == scan.orientation
 
 
+@pytest.mark.parametrize("shape", [(9, 70_000), (70_000, 9), (1, 40_000), (40_000, 1), (1, 1)])
+def test_very_wide_and_very_high_scans(tmp_path: Path, shape: tuple[int, int]) -> None:
+    source, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    _write(source, _codes(16, *shape), "tiff")
+    _, _, report = _render(source, target)
+    assert report.within
+    assert (report.height, report.width) == shape
+
+
 def test_the_same_scan_gives_the_same_file(tmp_path: Path) -> None:
     source = tmp_path / "in.tif"
     _write(source, _codes(16, 700, 500), "tiff")

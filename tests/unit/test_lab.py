@@ -65,3 +65,11 @@ def test_the_table_gives_away_little_chroma() -> None:
     kept = np.hypot(*lab.compress_chroma(light, a, b)) / np.hypot(a, b)
     assert kept.mean() > 0.95
     assert np.quantile(kept, 0.01) > 0.7
+
+
+def test_wider_than_opencv_remaps() -> None:
+    light = np.linspace(0, 100, 40_000, dtype=np.float32)[None].repeat(2, axis=0)
+    strong = np.full_like(light, 90)
+    whole = lab.compress_chroma(light, strong, strong)[0]
+    part = lab.compress_chroma(light[:, 20_000:21_000], strong[:, :1000], strong[:, :1000])[0]
+    np.testing.assert_array_equal(whole[:, 20_000:21_000], part)
