@@ -5,8 +5,10 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from daemon import space
-from worker import curated, fault, jobs, outbox, queue
+from worker import curated, fault, jobs, outbox, queue, training_runs
 from worker.db import Database
 from worker.errors import BrokerUnavailable
 from worker.settings import Settings
@@ -37,7 +39,7 @@ class Dispatcher:
     def dispatch(self) -> int:
         """Send the messages that are due now; returns how many. A silent broker is logged once and waited for."""
         with self.database.reading() as session:
-            if not outbox.anything_queued(session):
+            if not outbox.anything_queued(session) or self._training(session):
                 return 0
         self.make_room()
         try:
@@ -81,6 +83,10 @@ class Dispatcher:
                 with self.database.writing() as session:
                     outbox.mark_undelivered(session, [unsent.id for unsent in due[position:]])
                 raise
+
+    def _training(self, session: Session) -> bool:
+        """Whether colouring waits because a retraining run has the GPU."""
+        return self.settings.retrain_pauses_colouring and training_runs.under_way(session)
 
     def dispatch_curated(self) -> bool:
         """Ask a worker to check curated photos, if any wait; again when fewer wait, or after half a minute."""

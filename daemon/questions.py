@@ -13,6 +13,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from worker import training_runs
 from worker.db import Database, missing_file, open_database, refuse_unmigrated, without_password
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
 from worker.settings import Settings, config_file, load
@@ -82,6 +83,10 @@ def _status_text(seen: Any, now: dt.datetime) -> str:
     lines.append("jobs   " + (_counts(seen.jobs) or "none yet"))
     if seen.curated:
         lines.append("photos " + _counts(seen.curated) + "   (curated)")
+    if seen.training:
+        lines.append("train  " + training_runs.sentence(seen.training))
+    for version, problem in seen.broken_versions:
+        lines.append(f"BROKEN version {version} does not load: {problem}")
     lines.append(f"rate   {seen.per_minute} derivatives in the last minute")
     if seen.oldest_waiting is not None:
         lines.append(f"oldest waiting scan: submitted {ago(now, seen.oldest_waiting)}")

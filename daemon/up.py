@@ -3,7 +3,8 @@
 up ─┬─ broker   an embedded valkey-server, unless a URL names another
 ├─ watch    looks at the folders, submits, dispatches, sweeps leases
 ├─ worker   colours
-└─ beat     the clock of scheduled work
+├─ beat     the clock of scheduled work
+└─ trainer  retrains, where retrain_cron says when
 """
 
 import contextlib
@@ -209,7 +210,8 @@ def _children(settings: Settings, database: Database) -> list[Child]:
         return Child(verb, command, log=logs / f"{verb}.log", environ=handed, **more)
 
     give_back = _GiveBack(settings, database)
-    return [child("watch"), child("worker", boot_variable=WORKER_NAME, on_end=give_back), child("beat")]
+    parts = [child("watch"), child("worker", boot_variable=WORKER_NAME, on_end=give_back), child("beat")]
+    return parts + ([child("trainer")] if settings.retrain_cron else [])
 
 
 class _GiveBack:

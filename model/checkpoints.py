@@ -15,10 +15,16 @@ def save_checkpoint(folder: Path, arrays: dict[str, np.ndarray], record: dict[st
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step_{record['step']:07d}.npz"
     text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    with (folder / name).open("wb") as file:
-        np.savez(file, allow_pickle=False, record=text, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
+    partial = folder / f"{name}.partial"
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, record=text, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(folder / name)  # a checkpoint of the same step may be the one that the pointer names
+    except OSError:
+        partial.unlink(missing_ok=True)  # what does not fit must not fill the disk for good; the last one stays
+        raise
     pointer = folder / f"{_POINTER}.partial"
     pointer.write_text(name, encoding="utf-8")
     pointer.replace(folder / _POINTER)

@@ -7,7 +7,9 @@ from typing import Any
 from model.registry import Version, WeightsError, publish_version
 
 
-def export_run(output: Path, directory: Path, *, name: str, notes: dict[str, Any] | None = None) -> Version:
+def export_run(
+    output: Path, directory: Path, *, name: str, notes: dict[str, Any] | None = None, card: str = ""
+) -> Version:
     """Publish the weights of a finished run.
 
     Args:
@@ -15,6 +17,7 @@ def export_run(output: Path, directory: Path, *, name: str, notes: dict[str, Any
         directory: the version's folder to make; it must not exist.
         name: the version's name.
         notes: further facts for the record's `training`, such as the evaluation's scores.
+        card: what its CARD.md is to say.
 
     Raises:
         WeightsError: the run is not finished, or the version exists already.
@@ -38,4 +41,5 @@ def export_run(output: Path, directory: Path, *, name: str, notes: dict[str, Any
         saturation=saturation,
         config=config,
         discriminator=discriminator if discriminator.exists() else None,
+        card=card,
     )

@@ -44,12 +44,18 @@ class Run:
     elapsed_s: float = 0.0
     phase: int = 0
     phase_step: int = 0
+    #: seconds of training between two checkpoints; None for the default
+    checkpoint_every_s: float | None = None
 
     def fraction(self) -> float:
-        """Part of the budget that is used, 0..1; by steps where they are given, so that such runs repeat exactly."""
-        if self.steps is not None:
-            return min(1.0, self.step / max(1, self.steps))
-        return min(1.0, self.elapsed_s / (60 * (self.minutes or self.preset.minutes)))
+        """Part of the budget that is used, 0..1: the nearer cap where time and steps are given.
+
+        By steps alone where only they are given, so that such runs repeat exactly.
+        """
+        by_steps = 0.0 if self.steps is None else self.step / max(1, self.steps)
+        if self.steps is not None and self.minutes is None:
+            return min(1.0, by_steps)
+        return min(1.0, max(by_steps, self.elapsed_s / (60 * (self.minutes or self.preset.minutes))))
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -80,6 +86,8 @@ class Clock:
         """Start the clock of a run that may have gone on before."""
         self._before_s, self._start_step = run.elapsed_s, run.step
         self._start = self._saved = time.monotonic()
+        every_s = run.checkpoint_every_s
+        self._checkpoint_every_s = CHECKPOINT_EVERY_S if every_s is None else every_s
 
     def elapsed_s(self) -> float:
         """Seconds of training, those before a resume included."""
@@ -90,8 +98,8 @@ class Clock:
         return (run.step - self._start_step) * run.preset.batch / max(1e-6, time.monotonic() - self._start)
 
     def checkpoint_due(self) -> bool:
-        """Whether `CHECKPOINT_EVERY_S` have passed since this was last true."""
-        due = time.monotonic() - self._saved > CHECKPOINT_EVERY_S
+        """Whether the run's checkpoint interval has passed since this was last true."""
+        due = time.monotonic() - self._saved > self._checkpoint_every_s
         if due:
             self._saved = time.monotonic()
         return due
@@ -105,7 +113,7 @@ def write_config(run: Run, pack: Pack, learned: int, start: Path | None) -> None
         "lambda": recipe.l1_weight,
         "adam": {"generator": recipe.phases[-1].rate, "discriminator": recipe.critic_rate, "beta_1": recipe.beta_1},
         "seed": run.seed,
-        "minutes": run.minutes if run.steps is None else None,
+        "minutes": run.minutes,
         "steps": run.steps,
         "start": None if start is None else start.name,
         "photos": {"learned": learned, "usable": len(pack), "dropped": len(pack.dropped)},

@@ -32,6 +32,10 @@ class TrainingError(RuntimeError):
     """Training cannot start or cannot go on; the message says why and what to do."""
 
 
+class LossNotFinite(TrainingError):
+    """A loss is no number any more: this run is lost."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """What a finished run left in its output folder."""
@@ -57,6 +61,7 @@ def train(
     start: Path | None = None,
     start_discriminator: Path | None = None,
     cache: Path | None = None,
+    checkpoint_every_s: float | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
     """Train a generator and leave weights, `config.json`, `history.csv`, sample grids and checkpoints in `output`.
@@ -66,13 +71,15 @@ def train(
         output: folder of the run; a run that was stopped there goes on, unless `resume` is False.
         preset: name of a recipe in `model.config.PRESETS`, or a recipe.
         minutes: budget of training time; the preset's own where neither this nor `steps` is given.
-        steps: budget in steps instead; such a run repeats bit for bit on one machine up to the order of sums.
+        steps: budget in steps instead, or as a second cap; a run with steps alone repeats bit for bit on one machine
+            up to the order of sums.
         sample: how many photos to draw from all that are found.
         seed: decides weights, draw, batches.
         resume: go on from the output folder's checkpoint where there is one.
         start: generator weights (npz) to start from.
         start_discriminator: discriminator weights (npz) to start from.
         cache: folder for decoded photos, `output/cache` by default; runs on the same photos may share it.
+        checkpoint_every_s: seconds of training between two checkpoints; three minutes by default.
         progress: called while the run goes on.
 
     Raises:
@@ -86,7 +93,8 @@ def train(
     pack = _packed(photos, cache or output / "cache", recipe, sample, seed, progress)
     learned, held = split_holdout(pack, recipe.holdout_photos)
     keras.utils.set_random_seed(seed)
-    run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps)
+    run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps,
+              checkpoint_every_s=checkpoint_every_s)  # fmt: skip
     players = Adversaries(recipe)
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
@@ -182,7 +190,7 @@ def _one_step(step: Step, phase: Phase, part: float, phase_step: int, light: Any
 def _log(run: Run, phase: Phase, losses: list[tf.Tensor], clock: Clock) -> Progress:
     means = np.mean([loss.numpy() for loss in losses], axis=0)
     if not np.isfinite(means).all():
-        raise TrainingError(
+        raise LossNotFinite(
             f"The loss is no number any more in phase '{phase.name}' at step {run.step}; "
             "start again from the last checkpoint with a smaller rate, or look for broken photos."
         )

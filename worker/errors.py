@@ -15,6 +15,7 @@ PhotochromError
 ├─ OutputError             about the place the derivative goes to
 │  ├─ OutputFull           OutputBlocked       wait, no strike
 │  └─ VerifyFailed         retried, then quarantined: what was written is not what was meant
+├─ TrainingTaken           another process has gone on with this training run
 ├─ VersionUnusable         retried, then quarantined: the version a job is bound to does not load
 └─ JobMoved                the row is no longer ours: another worker has it, or an operator moved it
 """
@@ -140,6 +141,12 @@ class VersionUnusable(PhotochromError):
     """The version that a job is bound to does not load; another one must not do it in its place."""
 
     code = "version_unusable"
+
+
+class TrainingTaken(PhotochromError):
+    """Another process has gone on with this training run."""
+
+    code = "training_taken"
 
 
 class CuratedRefused(SetupError):

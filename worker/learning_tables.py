@@ -102,3 +102,51 @@ class CuratedPhoto(Base):
     claim_no: Mapped[int] = mapped_column(default=0)  # only ever rises: fences a worker that was given up
     lost: Mapped[int] = mapped_column(default=0)  # checks that ended with their worker
     lease_until: Mapped[dt.datetime | None] = mapped_column(UtcTime)
+
+
+class RunState(enum.StrEnum):
+    """What became of a training run."""
+
+    RUNNING = "running"  # under way, or interrupted and to be gone on with
+    SKIPPED = "skipped"  # there was no reason to train
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    NEEDS_APPROVAL = "needs_approval"
+    FAILED = "failed"
+
+
+class TrainingRun(Base):
+    """One run of the scheduled retraining, from its frozen manifest to its verdict."""
+
+    __tablename__ = "training_runs"
+    __table_args__ = (
+        # single-flight, held by the database itself
+        sa.Index(
+            "uq_training_runs_running",
+            "state",
+            unique=True,
+            sqlite_where=sa.text("state = 'running'"),
+            postgresql_where=sa.text("state = 'running'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    state: Mapped[RunState] = mapped_column(text_enum(RunState), default=RunState.RUNNING)
+    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    trigger: Mapped[str] = mapped_column(sa.String(16))  # now | schedule | detach
+    directory: Mapped[str] = mapped_column(sa.Text, default="")
+    created_at: Mapped[dt.datetime] = mapped_column(UtcTime, default=after(0))
+    finished_at: Mapped[dt.datetime | None] = mapped_column(UtcTime)
+
+    claim_no: Mapped[int] = mapped_column(default=1)  # rises whenever another process goes on with it
+    holder: Mapped[str] = mapped_column(sa.Text, default="")
+    lease_until: Mapped[dt.datetime | None] = mapped_column(UtcTime)
+    phase: Mapped[str] = mapped_column(sa.String(32), default="")
+    fraction: Mapped[float] = mapped_column(default=0.0)
+    eta_s: Mapped[float | None]
+
+    parent: Mapped[str | None] = mapped_column(sa.String(64))
+    version: Mapped[str | None] = mapped_column(sa.String(64))
+    manifest_sha256: Mapped[str | None] = mapped_column(sa.String(64))
+    config: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)  # seed, recipe, caps, code, hardware, replay
+    verdict: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)

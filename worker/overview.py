@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from worker import curated
+from worker import curated, training_runs, versions
 from worker.db import after
 from worker.jobs import OPEN
 from worker.tables import FileState, Job, JobState, Root, SourceFile, absolute, display
@@ -43,6 +43,8 @@ class Overview:
         per_minute: derivatives published in the last minute.
         working: what is being worked on: (path, worker, device, since when).
         curated: curated photos per state.
+        training: the retraining run under way, or the newest.
+        broken_versions: (version, why) of versions that a worker could not load.
     """
 
     jobs: dict[str, int]
@@ -54,6 +56,8 @@ class Overview:
     per_minute: int
     working: list[tuple[str, str, str, dt.datetime]]
     curated: dict[str, int] = dataclasses.field(default_factory=dict)
+    training: training_runs.TrainingStatus | None = None
+    broken_versions: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def database_time(session: Session) -> dt.datetime:
@@ -82,6 +86,8 @@ def overview(session: Session, since: dt.datetime | None = None, names: Sequence
         ended_since=_counts(session, ended),
         unscanned=unscanned,
         curated=curated.counts(session),
+        training=training_runs.latest(session),
+        broken_versions=versions.problems(session),
         roots=[_root_status(root) for root in roots],
         oldest_waiting=session.scalar(sa.select(sa.func.min(Job.created_at)).where(Job.state == JobState.QUEUED)),
         per_minute=session.scalar(

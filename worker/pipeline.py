@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from model import device
 from model.colorizer import Colorizer
 from model.store import Store
-from worker import derivative, fault, jobs, log, originals, publish, recovery, room, scans, twins
+from worker import derivative, fault, jobs, log, originals, publish, recovery, room, scans, training_runs, twins
 from worker.db import Database, open_database
 from worker.errors import (
     DependencyMissing,
@@ -66,11 +66,21 @@ def prepare() -> Bench:
     return Bench(settings, database, serving, name)
 
 
+def _paused(bench: Bench) -> bool:
+    if not bench.settings.retrain_pauses_colouring:
+        return False
+    with bench.database.reading() as session:
+        return training_runs.under_way(session)
+
+
 def run(job_id: int) -> None:
     """Do one job, if it is still there to do. Never raises for what is wrong with a scan: the row says it."""
     bench = prepare()
     fault.point("before_claim")
     with log.job_context(job_id):
+        if _paused(bench):
+            logger.info("paused_for_training")  # the row stays queued; the dispatcher sends it again afterwards
+            return
         champion = bench.serving.champion()
         with bench.database.writing() as session:
             job = jobs.claim(

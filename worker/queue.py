@@ -6,20 +6,26 @@ The daemon sends tasks by the names below and never imports them: importing task
 from typing import Any, Final
 
 from celery import Celery
+from celery.schedules import crontab
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from worker.errors import BrokerUnavailable
+from worker.errors import BrokerUnavailable, UnknownSetting
 from worker.settings import Settings, load
 
 COLORIZE: Final = "photochrom.colorize"
 CURATE: Final = "photochrom.curate"
+RETRAIN: Final = "photochrom.retrain"
 TIDY: Final = "photochrom.tidy"
 COLORIZE_QUEUE: Final = "colorize"
 TRAIN_QUEUE: Final = "train"
 #: Celery on Redis: the lower, the sooner
 PRIORITY: Final = {"interactive": 0, "normal": 3, "backlog": 6}
 TIDY_EVERY_S: Final = 3600
+#: a scheduled run that no trainer took for so long waits for the next schedule
+RETRAIN_EXPIRES_S: Final = 3600
+#: caps of its own end a run; this one ends a trainer that hangs
+RETRAIN_LIMIT_S: Final = 7 * 24 * 3600
 #: a request to check curated photos is renewed long before
 CURATE_EXPIRES_S: Final = 60
 #: a back-stop only: leases in the table are what recovers a job; must exceed the longest job
@@ -63,7 +69,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_acks_on_timeout": True,
         "task_default_queue": COLORIZE_QUEUE,
         "task_queues": [Queue(COLORIZE_QUEUE), Queue(TRAIN_QUEUE)],
-        "task_routes": {COLORIZE: COLORIZE_QUEUE, CURATE: COLORIZE_QUEUE, TIDY: COLORIZE_QUEUE},
+        "task_routes": {COLORIZE: COLORIZE_QUEUE, CURATE: COLORIZE_QUEUE, TIDY: COLORIZE_QUEUE, RETRAIN: TRAIN_QUEUE},
         "task_time_limit": settings.job_limit_s,
         "worker_pool": "prefork",
         "worker_pool_start_method": "spawn",
@@ -74,10 +80,22 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
-        "beat_schedule": {"tidy": {"task": TIDY, "schedule": TIDY_EVERY_S}},
+        "beat_schedule": _schedule(settings),
         "beat_schedule_filename": str(settings.state_dir / "beat-schedule"),
         "include": ["worker.tasks"],
     }
+
+
+def _schedule(settings: Settings) -> dict[str, Any]:
+    """What beat sends and when. A missed retraining is not caught up with: its message expires, and the next comes."""
+    schedule: dict[str, Any] = {"tidy": {"task": TIDY, "schedule": TIDY_EVERY_S}}
+    if settings.retrain_cron:
+        try:
+            when = crontab.from_string(settings.retrain_cron)
+        except (ValueError, TypeError) as error:
+            raise UnknownSetting(f"Setting retrain_cron ('{settings.retrain_cron}') is none: {error}.") from error
+        schedule["retrain"] = {"task": RETRAIN, "schedule": when, "options": {"expires": RETRAIN_EXPIRES_S}}
+    return schedule
 
 
 app = Celery("photochrom")
@@ -106,6 +124,18 @@ def ask_for_curation() -> None:
         app.send_task(CURATE, (), priority=PRIORITY["normal"], expires=CURATE_EXPIRES_S, retry=False)
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"The broker does not answer: {error}. Photos wait in the database.") from error
+
+
+def ask_for_retraining() -> None:
+    """Queue a retraining run.
+
+    Raises:
+        BrokerUnavailable: the message was not taken.
+    """
+    try:
+        app.send_task(RETRAIN, (), {"trigger": "detach"}, queue=TRAIN_QUEUE, retry=False)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"The broker does not answer: {error}. Use --now instead of --detach.") from error
 
 
 def waiting() -> int:

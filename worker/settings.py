@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,9 @@ from worker.errors import UnknownSetting
 
 PREFIX = "PHOTOCHROM_"
 #: names in the environment that are no settings: the file to read, test faults, a worker's name from its supervisor
-NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT", "PHOTOCHROM_WORKER"})
+NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT", "PHOTOCHROM_WORKER", "PHOTOCHROM_TRAINER"})
+#: set in a trainer's processes, which must not load anything to colour with
+TRAINER = "PHOTOCHROM_TRAINER"
 #: a unix socket's path may have 107 bytes on Linux and 103 on macOS
 SOCKET_PATH_MAX_BYTES = 100
 
@@ -53,6 +56,10 @@ class RootSettings(BaseModel):
     mode: WatchMode = "auto"
     settle_s: float | None = Field(default=None, gt=0)
     priority: Literal["normal", "backlog"] = "normal"
+    batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
+    batch_marker: str = Field("READY", pattern=r"^[^/]+$")
+    batch_count: int = Field(0, ge=0)
+    batch_manifest: str = Field("SHA256SUMS", pattern=r"^[^/]+$")
 
     @field_validator("path", "output")
     @classmethod
@@ -107,7 +114,30 @@ class Settings(BaseSettings):
     curated_least_px: int = Field(160, ge=64, description="short side that a curated photo must have")
     evaluation_photos: str = Field("", description="the operator's own photos to judge versions by; never learned from")
     models_dir: str = Field("", description="versions of the generator; shared by all hosts; empty: in state_dir")
+    base_photos: str = Field("", description="photos that the generator knows, replayed so that it forgets nothing")
+    retrain_least_new: int = Field(200, ge=1, description="new curated photos that make a retraining worth while")
+    retrain_minutes: float = Field(60, gt=0, description="most training time of one run, minutes")
+    retrain_steps: int = Field(3000, ge=1, description="most training steps of one run")
+    retrain_batch: int = Field(16, ge=2, description="photos per training step; halved when memory does not suffice")
+    retrain_px: int = Field(160, ge=64, multiple_of=32, description="side of the pictures that are learned from")
+    retrain_checkpoint_s: float = Field(120, gt=0, description="training between two checkpoints")
+    retrain_pauses_colouring: bool = Field(False, description="colour nothing while training, on a host with one GPU")
+    gate_fidelity_worse: float = Field(0.01, ge=0, description="relative rise of ab-L1 that a version may show")
+    gate_least_gain: float = Field(0.01, gt=0, description="relative gain in one measure that it must show")
+    gate_slice_worse: float = Field(0.03, ge=0, description="relative rise of ab-L1 allowed in any slice")
+    gate_slice_photos: int = Field(20, ge=2, description="smaller slices are only reported")
+    gate_holdout_photos: int = Field(40, ge=2, description="least curated photos held out for a promotion by itself")
+    gate_bias: float = Field(3.0, gt=0, description="mean difference in a or b that is allowed")
+    gate_chroma_low: float = Field(0.75, gt=0, description="least chroma, as part of the originals'")
+    gate_chroma_high: float = Field(1.15, gt=0, description="most chroma, as part of the originals'")
     retrain_cron: str = Field("", description="when to retrain (five cron fields); empty: never")
+
+    @field_validator("retrain_cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[0-9*/,\-a-zA-Z]+( [0-9*/,\-a-zA-Z]+){4}", value):
+            raise ValueError('five cron fields, "minute hour day month weekday", are needed')
+        return value
 
     @field_validator("state_dir", "inbox", "output")
     @classmethod

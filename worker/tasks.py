@@ -14,7 +14,7 @@ from billiard.exceptions import WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init
 
 from worker import limits, log, queue, recovery
-from worker.settings import load
+from worker.settings import TRAINER, load
 
 PR_SET_PDEATHSIG = 1
 
@@ -34,6 +34,14 @@ def curate() -> None:
 
     bench = pipeline.prepare()
     curation.check_waiting(bench.database, bench.settings)
+
+
+@queue.app.task(name=queue.RETRAIN, acks_late=False, time_limit=queue.RETRAIN_LIMIT_S)
+def retrain(trigger: str = "schedule") -> None:
+    """Do a retraining run, or the rest of an interrupted one, or nothing."""
+    from worker import retrain_commands
+
+    retrain_commands.do(trigger)
 
 
 @queue.app.task(name=queue.TIDY, acks_late=False)
@@ -60,6 +68,8 @@ def _prepare(**_: Any) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(5)  # the machine stays usable for the people at it
+    if TRAINER in os.environ:
+        return
     from worker import pipeline
 
     pipeline.prepare()

@@ -1,0 +1,195 @@
+"""The recipe of a retraining run: warm start from the champion, half new photos, half what it knew before.
+
+New material alone makes a net forget the old (joint training with replay is the standard cure: Wu et al., "Memory
+Replay GANs", 2018). Where no base photos are at hand, the champion's own outputs on a small gray set take their place
+(self-distillation, after Li & Hoiem, "Learning without Forgetting", 2016).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
+
+from model.colorizer import Colorizer
+from model.config import Phase, Preset, Sampling, architecture_from
+from model.evaluate import gray_of
+from model.photos import Photo, PhotosError, decode, find_photos, shrink
+from model.registry import Version
+from model.run import Progress
+from model.sheets import lab_to_rgb
+from model.train import TrainResult, train
+
+#: gray pictures that come with the product, for replay where no base photos are at hand
+REPLAY = Path(__file__).parent / "replay"
+LEAST_BATCH = 2
+LEAST_PX = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is learned at a time, and for how long; batch and size shrink when memory does not suffice."""
+
+    minutes: float | None
+    steps: int | None
+    batch: int
+    size_px: int
+    seed: int
+    checkpoint_every_s: float
+
+    def smaller(self) -> "Effort | None":
+        """Half the batch; then, at the smallest batch, a smaller picture; None when both are at their least."""
+        if self.batch > LEAST_BATCH:
+            return dataclasses.replace(self, batch=max(LEAST_BATCH, self.batch // 2))
+        size_px = self.size_px * 3 // 4 // 32 * 32
+        return dataclasses.replace(self, size_px=size_px) if size_px >= LEAST_PX else None
+
+
+def recipe(version: Version, effort: Effort) -> Preset:
+    """The champion's own architecture under GAN + 100·L1, Adam 2e-4, β₁ 0.5, the encoder at a tenth of the rate.
+
+    A short L1 stage brings the new colours in; then the discriminator sees them; then both play. Sources (new photos
+    and replay) are drawn equally often, whatever their sizes.
+    """
+    size_px = effort.size_px
+    return Preset(
+        name="retrain",
+        architecture=architecture_from(version.config["architecture"]),
+        encoder_weights="none",
+        batch=effort.batch,
+        sampling=Sampling(source_power=0.0, least_colourfulness=0.0),
+        serve_size_px=version.serve_size_px,
+        holdout_photos=60,
+        phases=(
+            Phase(name="l1", objective="l1", share=0.5, size_px=size_px, rate=2e-4, decays=True, encoder_rate=0.1),
+            Phase(name="critic", objective="critic", share=0.1, size_px=size_px),
+            Phase(name="adversarial", objective="adversarial", share=0.4, size_px=size_px, ramp=0.3, encoder_rate=0.1),
+        ),
+    )
+
+
+def retrain(
+    photos: Path,
+    output: Path,
+    champion: Version,
+    effort: Effort,
+    *,
+    progress: Callable[[Progress], None],
+    reduced: Callable[[Effort], None],
+) -> TrainResult:
+    """Train from the champion's generator, discriminator and (its generator being the mean) EMA; goes on after a kill.
+
+    Args:
+        photos: folder with one subfolder per source.
+        output: of the run.
+        champion: where to start.
+        effort: batch, size and caps.
+        progress: called while training goes on.
+        reduced: called with the new effort when memory did not suffice.
+
+    Raises:
+        TrainingError: as `model.train.train`; LossNotFinite when the run is lost.
+        MemoryError: not even the smallest effort fits.
+    """
+    discriminator = champion.directory / "discriminator.npz"
+    while True:
+        try:
+            return train(
+                [photos],
+                output,
+                preset=recipe(champion, effort),
+                minutes=effort.minutes,
+                steps=effort.steps,
+                seed=effort.seed,
+                start=champion.directory / "generator.npz",
+                start_discriminator=discriminator if discriminator.exists() else None,
+                checkpoint_every_s=effort.checkpoint_every_s,
+                progress=progress,
+            )
+        except tf.errors.ResourceExhaustedError as error:
+            less = effort.smaller()
+            if less is None:
+                raise MemoryError(
+                    f"Not even batches of {effort.batch} at {effort.size_px} px fit into memory."
+                ) from error
+            effort = less
+            reduced(effort)
+
+
+def distil(champion: Colorizer, folder: Path, count: int, seed: int, short_px: int) -> list[str]:
+    """Write photos whose colours are the champion's own: what it does to the shipped gray set must not change.
+
+    Args:
+        champion: the version that serves.
+        folder: where to write PNGs.
+        count: how many; the gray pictures are cropped at random until there are so many.
+        seed: of the crops.
+        short_px: short side of what is written.
+
+    Returns:
+        The files' names.
+    """
+    random = np.random.default_rng(seed)
+    pictures = [gray_of(decode(photo))[1] for photo in find_photos([REPLAY])]
+    coloured = [lab_to_rgb(light, champion.chroma(light)) for light in pictures]
+    names = []
+    for number in range(count):
+        rgb = coloured[number % len(coloured)]
+        if number >= len(coloured):
+            rgb = _crop(rgb, random)
+        names.append(f"distilled_{number:05d}.png")
+        write_photo(folder / names[-1], shrink(rgb, short_px))
+    return names
+
+
+def _crop(rgb: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    side = int(min(height, width) * random.uniform(0.6, 1.0))
+    top, left = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
+    return rgb[top : top + side, left : left + side]
+
+
+def write_photo(path: Path, rgb: np.ndarray) -> None:
+    """Write an RGB uint8 picture as PNG, folders included.
+
+    Raises:
+        OSError: no room, or no right.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise PhotosError(f"{path.name} cannot be encoded.")
+    path.write_bytes(data.tobytes())
+
+
+def base_photos(folder: Path, count: int, seed: int) -> list[Photo]:
+    """Photos of the base set, drawn by the seed, in random order; at most `count`.
+
+    Raises:
+        PhotosError: the folder holds none.
+    """
+    photos = find_photos([folder])
+    order = np.random.default_rng(seed).permutation(len(photos))[:count]
+    return [photos[i] for i in order]
+
+
+class Curves:
+    """TensorBoard event files, written without TensorBoard: one `events.out.tfevents` per process."""
+
+    def __init__(self, folder: Path, wall_time_s: float) -> None:
+        """Open a new file in the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = tf.io.TFRecordWriter(str(folder / f"events.out.tfevents.{int(wall_time_s * 1000)}.photochrom"))
+        self._writer.write(event_pb2.Event(wall_time=wall_time_s, file_version="brain.Event:2").SerializeToString())
+
+    def add(self, step: int, wall_time_s: float, figures: dict[str, float]) -> None:
+        """Write one point of each curve."""
+        event: Any = event_pb2.Event(wall_time=wall_time_s, step=step)
+        for tag, value in figures.items():
+            event.summary.value.add(tag=tag, simple_value=value)
+        self._writer.write(event.SerializeToString())
+        self._writer.flush()
