@@ -28,8 +28,18 @@ Outcome = intake.Taken | intake.NotTaken
 class Reconciler:
     """Brings the record of one root up to date with its folder."""
 
-    def __init__(self, database: Database, name: str, path: bytes, settle_s: float, priority: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        path: bytes,
+        settle_s: float,
+        priority: int,
+        held: Callable[[bytes], str] = lambda path: "",
+    ) -> None:
+        """`held` says why a settled file has to wait for others; empty: it need not."""
         self.database = database
+        self._held = held
         self.name = name
         self.path = path
         self.priority = priority
@@ -128,7 +138,8 @@ class Reconciler:
         lot: list[tuple[bytes, Outcome]] = []
         began_s = time.monotonic()
         for path, quiet in self.tracker.settled(time.monotonic()):
-            outcome = intake.take(self.path, path, quiet)
+            held = self._held(path)
+            outcome = intake.NotTaken(FileState.BLOCKED, held, quiet) if held else intake.take(self.path, path, quiet)
             self._track(path, outcome)
             lot.append((path, outcome))
             if len(lot) >= LOT_FILES or time.monotonic() - began_s > LOT_S:

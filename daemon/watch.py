@@ -17,6 +17,8 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from daemon import intake, roots
+from daemon.batch_report import Reporter
+from daemon.batches import Gate
 from daemon.dispatch import Dispatcher
 from daemon.events import Hints
 from daemon.reconcile import CuratedReconciler, Reconciler
@@ -33,6 +35,7 @@ TICK_S: Final = 0.25
 DISPATCH_S: Final = 0.5
 ROOT_LEASE_S: Final = 20.0
 SPACE_S: Final = 2.0
+REPORT_S: Final = 5.0
 #: from a look that failed (database away, folder unreadable) to a full scan
 AFTER_TROUBLE_S: Final = 5.0
 
@@ -83,18 +86,22 @@ class Watcher:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.dispatcher = Dispatcher(database, settings)
         self.watched = [self._watched(root) for root in settings.all_roots]
+        self.reporters = [Reporter(database, root) for root in settings.watched if root.batch]
 
     def _watched(self, root: RootSettings) -> Watched:
         mount = mount_of(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
-        reconciler = kind(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority])
+        gate = (Gate(root).held,) if root.batch else ()
+        reconciler = kind(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], *gate)
         return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler)
 
     def close(self) -> None:
         """Let another daemon take over at once."""
         for root in self.watched:
             root.hints.stop()
+        for reporter in self.reporters:
+            _survive(reporter.report)
         with self.database.writing() as session:
             files.release_roots(session, self.name)
         self.database.dispose()
@@ -107,6 +114,7 @@ class Watcher:
             (self.dispatcher.dispatch, DISPATCH_S),
             (self.dispatcher.dispatch_curated, DISPATCH_S),
             (self.dispatcher.sweep, self.settings.sweep_s),
+            *((reporter.report, REPORT_S) for reporter in self.reporters),
         ]
         due_s = [0.0] * len(steps)
         while not stop.wait(TICK_S):

@@ -57,6 +57,10 @@ class RootSettings(BaseModel):
     settle_s: float | None = Field(default=None, gt=0)
     priority: Literal["normal", "backlog"] = "normal"
     batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
+    batch_marker: str = Field(default="READY", pattern=r"^[^/]+$")
+    batch_count: int = Field(default=0, ge=0)
+    batch_manifest: str = Field(default="SHA256SUMS", pattern=r"^[^/]+$")
+    batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
     batch_marker: str = Field("READY", pattern=r"^[^/]+$")
     batch_count: int = Field(0, ge=0)
     batch_manifest: str = Field("SHA256SUMS", pattern=r"^[^/]+$")

@@ -1,0 +1,157 @@
+"""One report for each batch when its last file has ended: `batch-report.json` and `.txt` beside its derivatives."""
+
+import datetime as dt
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from worker.db import Database
+from worker.errors import PhotochromError
+from worker.jobs import OPEN, PUBLISHED
+from worker.publish import Publication
+from worker.settings import RootSettings
+from worker.tables import FileState, Job, JobEvent, SourceFile, display
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = b"batch-report"
+#: says in the file itself whose it is: nothing else is ever replaced
+FORMAT: Final = "photochrom batch report 1"
+
+
+class Reporter:
+    """Writes the reports of one root, again when something about a batch has changed since."""
+
+    def __init__(self, database: Database, root: RootSettings) -> None:
+        self._database = database
+        self._root = root
+        self._open: set[bytes] = set()
+        self._seen_event = 0  # at first every batch is looked at
+
+    def report(self) -> list[bytes]:
+        """Write what is due; the batches whose report was written."""
+        with self._database.reading() as session:
+            newest = session.scalar(sa.select(sa.func.max(JobEvent.id))) or 0
+            if newest > self._seen_event:
+                self._open |= _moved(session, self._root.key, self._seen_event)
+            self._seen_event = newest
+            reports = {batch: batch_report(session, self._root.key, batch) for batch in sorted(self._open)}
+        ended = {batch: report for batch, report in reports.items() if report is not None}
+        written = [batch for batch, report in ended.items() if self._write(batch, report)]
+        self._open -= ended.keys()
+        return written
+
+    def _write(self, batch: bytes, report: dict[str, Any]) -> bool:
+        """False when it is there already, as it is."""
+        content = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+        folder = os.path.join(os.fsencode(self._root.output), batch)
+        old = _read(os.path.join(folder, NAME + b".json"))
+        if old == content:
+            return False
+        ours = {hashlib.sha256(old).hexdigest()} if old is not None and FORMAT.encode() in old else set()
+        text = as_text(report).encode()
+        old_text = _read(os.path.join(folder, NAME + b".txt"))
+        ours_text = {hashlib.sha256(old_text).hexdigest()} if old_text is not None and ours else set()
+        try:
+            self._publish(batch, b".txt", text, ours_text)
+            self._publish(batch, b".json", content, ours)
+        except PhotochromError as error:
+            logger.warning("report_not_written", extra={"batch": display(batch), "why": str(error)})
+            return False
+        logger.info("batch_ended", extra={"batch": display(batch), **report["counts"]})
+        return True
+
+    def _publish(self, batch: bytes, suffix: bytes, content: bytes, replaces: Collection[str]) -> None:
+        with Publication(self._root.output, batch, job_id="report", claim_no=1) as publication:
+            os.write(publication.fd, content)
+            names = [batch + b"/" + NAME + suffix]
+            publication.commit(publication.plan(names, replaces=replaces), replaces=replaces)
+
+
+def batch_report(session: Session, root: str, batch: bytes) -> dict[str, Any] | None:
+    """What became of a batch; None while a file of it is still on its way.
+
+    Args:
+        session: a reading session.
+        root: name of the root.
+        batch: folder right below it.
+    """
+    inside = (SourceFile.root == root, _within(batch), SourceFile.state != FileState.VANISHED)
+    if session.scalar(sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING)).limit(1)):
+        return None
+    jobs = session.scalars(
+        sa.select(Job).join(SourceFile, SourceFile.job_id == Job.id).where(*inside).order_by(Job.path)
+    ).all()
+    if not jobs or any(job.state in OPEN for job in jobs):
+        return None
+    started = min(job.created_at for job in jobs)
+    finished = max(job.finished_at or job.created_at for job in jobs)
+    return {
+        "format": FORMAT, "batch": display(batch), "root": root, "files": len(jobs),
+        "counts": dict(sorted(Counter(str(job.state) for job in jobs).items())),
+        "started_at": _at(started), "finished_at": _at(finished),
+        "duration_s": round((finished - started).total_seconds(), 1),
+        "models": sorted({job.model_version for job in jobs if job.model_version and job.state in PUBLISHED}),
+        "failures": [
+            {"path": job.display_path, "state": job.state, "job": job.id, "reason": job.reason}
+            for job in jobs if job.state not in PUBLISHED
+        ],
+        "derivatives": [
+            {"source": job.display_path, "source_sha256": job.source_sha256, "state": job.state,
+             "derivative": display(job.output_path or b""), "derivative_sha256": job.output_sha256}
+            for job in jobs if job.state in PUBLISHED
+        ],
+    }  # fmt: skip
+
+
+_WAITING: Final = (FileState.SETTLING, FileState.BLOCKED)
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The report for a person; its last part is what `sha256sum --check` reads, seen from the output folder."""
+    counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in report["counts"].items())
+    lines = [
+        f"Batch {report['batch']}: {report['files']} files: {counts}.",
+        f"From {report['started_at']} to {report['finished_at']}, {report['duration_s']:g} s, "
+        f"model {', '.join(report['models']) or 'none'}.",
+    ]
+    lines += [f"{failure['state']}: {failure['path']}: {failure['reason']}" for failure in report["failures"]]
+    lines += ["", *(f"{item['derivative_sha256']}  {item['derivative']}" for item in report["derivatives"])]
+    return "\n".join(lines) + "\n"
+
+
+def _moved(session: Session, root: str, after_event: int) -> set[bytes]:
+    """The folders right below a root in which something became of a job since an event."""
+    directories = session.scalars(
+        sa.select(SourceFile.directory)
+        .join(Job, Job.source_file_id == SourceFile.id)
+        .join(JobEvent, JobEvent.job_id == Job.id)
+        .where(SourceFile.root == root, JobEvent.id > after_event)
+        .distinct()
+    )
+    return {directory.split(b"/")[0] for directory in directories if directory}
+
+
+def _within(batch: bytes) -> sa.ColumnElement[bool]:
+    """Bytes have no prefix operator that both databases share; they have an order."""
+    below = sa.and_(SourceFile.directory >= batch + b"/", SourceFile.directory < batch + b"0")  # "0" follows "/"
+    return sa.or_(SourceFile.directory == batch, below)
+
+
+def _at(time: dt.datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read(path: bytes) -> bytes | None:
+    try:
+        return Path(os.fsdecode(path)).read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,175 @@
+"""Boxes are held back until they are complete, and reported on once their last scan has ended."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from daemon.batch_report import Reporter
+from daemon.batches import Gate, parse_manifest
+from daemon.reconcile import Reconciler
+from worker import files, jobs
+from worker.db import Database
+from worker.errors import ScanBroken
+from worker.settings import RootSettings
+from worker.tables import FileState, Job, JobState, SourceFile
+
+RULES = jobs.Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    monkeypatch.setattr("daemon.batches.LOOK_AGAIN_S", -1)
+    for name in ("inbox", "output"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "inbox" / "box 1" / "deep").mkdir(parents=True)
+    return tmp_path / "inbox", tmp_path / "output"
+
+
+class Box:
+    """A root in batch mode with one box, looked at as the watcher does."""
+
+    def __init__(self, database: Database, folders: tuple[Path, Path], **batch: object) -> None:
+        self.inbox, self.output = folders
+        self.box = self.inbox / "box 1"
+        self.database = database
+        self.settings = RootSettings(path=self.inbox, output=self.output, name="r", **batch)  # type: ignore[arg-type]
+        self.gate = Gate(self.settings)
+        self.reconciler = Reconciler(database, "r", os.fsencode(self.inbox), 0.0, 3, self.gate.held)
+        self.reporter = Reporter(database, self.settings)
+        with database.writing() as session:
+            files.watch_root(
+                session, name="r", path=os.fsencode(self.inbox), output=os.fsencode(self.output), mode="scan",
+                fs_type="ext4", identity={"source": "x"}, watcher="w", lease_s=60,
+            )  # fmt: skip
+
+    def put(self, name: str, content: bytes = b"") -> None:
+        (self.inbox / name).write_bytes(content or name.encode())
+
+    def scan(self) -> dict[str, str]:
+        """The files' states after a full look."""
+        self.reconciler.full_scan(lambda: True)
+        self.reconciler.take_settled()
+        with self.database.reading() as session:
+            return {row.display_path: row.state for row in session.query(SourceFile)}
+
+    def reason(self, name: str) -> str:
+        with self.database.reading() as session:
+            return session.query(SourceFile).filter_by(path=name.encode()).one().reason
+
+    def colour(self, *, broken: str = "") -> None:
+        """What a worker makes of the queue."""
+        with self.database.reading() as session:
+            queued = [job.id for job in session.query(Job).filter_by(state=JobState.QUEUED)]
+        for job_id in queued:
+            with self.database.writing() as session:
+                job = jobs.claim(session, job_id, worker="w", device="cpu", host="h", model_version="v1", lease_s=20)
+                assert job is not None
+                if job.display_path == broken:
+                    jobs.fail(session, job, ScanBroken("It does not decode."), RULES)
+                else:
+                    jobs.finish(session, job, JobState.DONE, reason="", output_path=job.path + b"~",
+                                output_sha256=hashlib.sha256(job.path).hexdigest())  # fmt: skip
+
+
+def test_a_marker_releases_a_box(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("loose.png", "box 1/a.png", "box 1/deep/b.png"):
+        box.put(name)
+    assert box.scan() == {"loose.png": "submitted", "box 1/a.png": "blocked", "box 1/deep/b.png": "blocked"}
+    assert box.reason("box 1/a.png") == "Its batch waits for the file READY."
+    box.put("box 1/READY")
+    states = box.scan()
+    assert states.pop("box 1/READY") == FileState.IGNORED
+    assert set(states.values()) == {"submitted"}
+
+
+def test_a_count_releases_a_box(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="count", batch_count=3)
+    for name in ("box 1/a.png", "box 1/deep/b.tif", "box 1/notes.txt"):
+        box.put(name)
+    assert set(box.scan().values()) == {"blocked"}
+    assert box.reason("box 1/a.png") == "Its batch has 2 of 3 pictures."
+    box.put("box 1/c.jpg")
+    assert sorted(box.scan().values()) == ["ignored", "submitted", "submitted", "submitted"]
+
+
+def test_a_manifest_releases_a_box(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="manifest")
+    for name in ("a.png", "deep/b.png", "wrong.png"):
+        box.put(f"box 1/{name}")
+    assert set(box.scan().values()) == {"blocked"}
+    assert box.reason("box 1/a.png") == "Its batch waits for SHA256SUMS."
+    listed = {
+        name: hashlib.sha256(f"box 1/{name}".encode()).hexdigest() for name in ("a.png", "deep/b.png", "late.png")
+    }
+    lines = [f"{sha256}  ./{name}" for name, sha256 in listed.items()] + [f"{'0' * 64} *wrong.png"]
+    box.put("box 1/SHA256SUMS", "\n".join(lines).encode())
+    states = box.scan()
+    assert {states[f"box 1/{name}"] for name in ("a.png", "deep/b.png", "wrong.png")} == {"blocked"}
+    assert "missing: late.png; not as listed: wrong.png" in box.reason("box 1/a.png")
+    box.put("box 1/late.png")
+    box.put("box 1/SHA256SUMS", "\n".join(lines[:-1]).encode())
+    states = box.scan()
+    assert states.pop("box 1/wrong.png") == "blocked"
+    assert "not in SHA256SUMS" in box.reason("box 1/wrong.png")
+    assert states.pop("box 1/SHA256SUMS") == "ignored"
+    assert set(states.values()) == {"submitted"}
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_manifests_are_read_as_sha256sum_writes_them(tmp_path: Path) -> None:
+    names = [b"plain.png", b"two  blanks.png", b"line\nend.png", b"back\\slash.png", b"back\\nslash.png", b"\xff.png"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    done = subprocess.run([b"sha256sum", *names], cwd=tmp_path, capture_output=True, check=True)
+    assert dict(parse_manifest(done.stdout)) == {name: hashlib.sha256(name).hexdigest() for name in names}
+
+
+@pytest.mark.parametrize("line", [b"nonsense", b"0" * 64 + b" a", b"0" * 64 + b"  ../a", b"0" * 64 + b"  /a", b"00  a"])
+def test_what_is_no_manifest_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match="line 1"):
+        list(parse_manifest(line))
+
+
+def test_one_report_when_the_last_scan_has_ended(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/deep/b.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    assert box.reporter.report() == []
+    box.colour(broken="box 1/deep/b.png")
+    assert box.reporter.report() == [b"box 1"]
+    assert box.reporter.report() == []
+    assert Reporter(database, box.settings).report() == [], "a restart writes nothing again"
+    told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
+    assert (told["files"], told["counts"], told["models"]) == (2, {"done": 1, "quarantined": 1}, ["v1"])
+    assert [failure["path"] for failure in told["failures"]] == ["box 1/deep/b.png"]
+    assert told["derivatives"][0]["source_sha256"] == hashlib.sha256(b"box 1/a.png").hexdigest()
+    text = (box.output / "box 1" / "batch-report.txt").read_text()
+    assert "quarantined: box 1/deep/b.png: It does not decode." in text
+    assert text.splitlines()[-1] == f"{hashlib.sha256(b'box 1/a.png').hexdigest()}  box 1/a.png~"
+
+    with database.writing() as session:
+        jobs.retry(session, told["failures"][0]["job"])
+    assert box.reporter.report() == []
+    box.colour()
+    assert box.reporter.report() == [b"box 1"]
+    told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
+    assert told["counts"] == {"done": 2}
+
+
+def test_a_report_never_replaces_a_foreign_file(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="marker")
+    (box.output / "box 1").mkdir()
+    (box.output / "box 1" / "batch-report.json").write_text("mine")
+    for name in ("box 1/a.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    assert box.reporter.report() == []
+    assert (box.output / "box 1" / "batch-report.json").read_text() == "mine"
