@@ -101,11 +101,14 @@ def _linear_from_lab(light: Array, a: Array, b: Array) -> Array:
 
 
 @functools.cache
-def chroma_limits() -> Floats:
+def chroma_limits(also: tuple[tuple[float, ...], ...] | None = None) -> Floats:
     """`Cmax(L, h)`: the chroma sRGB holds at each lightness and hue.
 
     Found by bisection, then lowered to the least of each node's neighbours, so that interpolating between nodes never
     promises chroma that is not there. Own method; see `compress_chroma`.
+
+    Args:
+        also: another RGB space that must hold the colour too: its linear RGB <- linear sRGB, three rows of three.
 
     Returns:
         `[513, 722]` float32: rows L* 0..100, columns hue 0..2π in 720 steps, the first two repeated at the end.
@@ -118,6 +121,10 @@ def chroma_limits() -> Floats:
         middle = (low + high) / 2
         rgb = _linear_from_lab(grid + 0 * hue, middle * cos, middle * sin)
         inside = ((rgb >= 0.0) & (rgb <= 1.0)).all(axis=-1)
+        if also is not None:
+            other = rgb @ np.array(also).T
+            # 1e-6: black and white themselves, after a matrix of rounded numbers
+            inside &= ((other >= -1e-6) & (other <= 1.0 + 1e-6)).all(axis=-1)
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     wrapped = np.concatenate([low[:, -1:], low, low[:, :1]], axis=1).astype(np.float32)
     least: Floats = cv2.erode(wrapped, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)[:, 1:-1]
@@ -126,25 +133,24 @@ def chroma_limits() -> Floats:
     return limits
 
 
-def compress_chroma(light: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+def compress_chroma(light: Floats, a: Floats, b: Floats, limits: Floats | None = None) -> tuple[Floats, Floats]:
     """Chroma brought to what sRGB can show at this lightness, along its hue: L* survives, nothing is clipped in RGB.
 
     Args:
         light: L* 0..100, `[rows, W]` (two dimensions, float32).
         a: a*, same shape.
         b: b*, same shape.
+        limits: from `chroma_limits`; None for sRGB's.
 
     Returns:
         a* and b*, same shape; unchanged where they already fit.
     """
     chroma, hue = cv2.cartToPolar(a, b)
     across, down = hue * np.float32(_HUE_STEPS / (2 * np.pi)), light * np.float32((_LIGHTNESS_STEPS - 1) / 100)
-    allowed = np.empty_like(chroma)
+    allowed, table = np.empty_like(chroma), chroma_limits() if limits is None else limits
     for left in range(0, light.shape[1], _REMAP_COLUMNS):
         part = (slice(None), slice(left, left + _REMAP_COLUMNS))
-        allowed[part] = cv2.remap(
-            chroma_limits(), across[part], down[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        allowed[part] = cv2.remap(table, across[part], down[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     # `remap` rounds positions to 1/32 of a node; the last 0.2 % pays for that
     scale = np.minimum(np.float32(1.0), allowed * np.float32(0.998) / np.maximum(chroma, np.float32(1e-3)))
     return a * scale, b * scale

@@ -1,4 +1,4 @@
-"""One page through the colours, strip by strip in a small pool: L* in, encoded sRGB out, in order."""
+"""One page through the colours, strip by strip in a small pool: L* in, encoded RGB out, in order."""
 
 import dataclasses
 from collections import deque
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from model import lab
 from model.chroma import ChromaUpsampler
 from worker import fault
+from worker.output_space import OutputSpace
 from worker.policy import Policy
 from worker.writers import Codes, Writer
 
@@ -53,7 +54,7 @@ def controlled(chroma: Floats, light: Floats, policy: Policy) -> Floats:
 
 
 def colour_strip(
-    upsampler: ChromaUpsampler, top: int, light: Floats, bit_depth: int, tint: Floats | None = None
+    upsampler: ChromaUpsampler, top: int, light: Floats, bit_depth: int, space: OutputSpace, tint: Floats | None = None
 ) -> tuple[Codes, Floats]:
     """One strip in colour.
 
@@ -62,10 +63,11 @@ def colour_strip(
         top: index of the strip's first row.
         light: L* `[rows, W]`.
         bit_depth: 8 or 16.
+        space: to write in.
         tint: a*, b* at even steps of L*, `[n, 2]`, added to the colours.
 
     Returns:
-        sRGB codes `[rows, W, 3]`, and the model's chroma in a sample of its pixels (a print's tint is no colour).
+        Codes `[rows, W, 3]`, and the model's chroma in a sample of its pixels (a print's tint is no colour).
     """
     a, b = upsampler.rows(top, light)
     sample = (slice(None, None, _CHROMA_STEP), slice(None, None, _CHROMA_STEP))
@@ -74,8 +76,8 @@ def colour_strip(
         steps = (np.arange(len(tint)) + 0.5) * (100 / len(tint))
         a += np.interp(light, steps, tint[:, 0]).astype(np.float32)
         b += np.interp(light, steps, tint[:, 1]).astype(np.float32)
-    a, b = lab.compress_chroma(light, a, b)
-    return lab.quantise(lab.srgb_from_lab(light, a, b), light, bit_depth), chroma
+    a, b = lab.compress_chroma(light, a, b, space.limits)
+    return space.codes(light, a, b, bit_depth), chroma
 
 
 def colour_page(
@@ -86,6 +88,7 @@ def colour_page(
     bit_depth: int,
     threads: int,
     hashed: Callable[[bytes], object],
+    space: OutputSpace,
     tint: Floats | None = None,
 ) -> float:
     """Colour, encode and append every strip of a page; at most `threads + 1` are in memory.
@@ -97,6 +100,7 @@ def colour_page(
         bit_depth: 8 or 16.
         threads: that work on strips.
         hashed: gets the pixels in order, little endian.
+        space: to write in.
         tint: as for `colour_strip`.
 
     Returns:
@@ -104,7 +108,7 @@ def colour_page(
     """
 
     def work(top: int, light: Floats) -> _Strip:
-        codes, chroma = colour_strip(upsampler, top, light, bit_depth, tint)
+        codes, chroma = colour_strip(upsampler, top, light, bit_depth, space, tint)
         return _Strip(codes, writer.encode(codes), float(chroma.sum(dtype=np.float64)), chroma.size)
 
     total, count = 0.0, 0

@@ -16,11 +16,12 @@ from worker.classes import InputClass
 from worker.colouring import colour_page, controlled
 from worker.errors import OutputBlocked, ScanUnsupported
 from worker.jpeg_writer import JpegWriter
-from worker.marking import Origin
+from worker.marking import Origin, Statement
 from worker.metadata import carry
+from worker.output_space import OutputSpace, output_space
 from worker.png_writer import PngWriter
 from worker.policy import Policy
-from worker.profiles import srgb_profile
+from worker.profiles import ProfileUnusable
 from worker.proof import LStarReport, Rendered, check, verify
 from worker.publish import output_errors
 from worker.scans import Scan
@@ -96,6 +97,7 @@ def _written(scan: Scan, colorizer: Colorizer, target: int, policy: Policy, orig
                 mean = colour_page(
                     page.strips(sheet.rows), upsampler, writer,
                     bit_depth=sheet.bit_depth, threads=policy.threads, hashed=digest.update,
+                    space=_space(policy),
                     tint=page.tint if policy.tone == "preserve" and page.input_class == InputClass.TONED else None,
                 )  # fmt: skip
                 means += [mean] if chroma.any() else []
@@ -119,6 +121,14 @@ def _chroma(page: Scan, colorizer: Colorizer, policy: Policy) -> np.ndarray[tupl
     return controlled(colorizer.chroma(page.small), page.small, policy)
 
 
+def _space(policy: Policy) -> OutputSpace:
+    """The space to write in; read once per process and file."""
+    try:
+        return output_space(policy.profile)
+    except ProfileUnusable as error:
+        raise OutputBlocked(f"The derivative cannot be written: {error}. Correct the setting.") from error
+
+
 def _next_page(
     writer: Writer | None, kind: str, target: int, sheet: Sheet, policy: Policy, total_pixels: int
 ) -> Writer:
@@ -137,16 +147,18 @@ def _next_page(
 def _sheet(page: Scan, policy: Policy, origin: Origin) -> tuple[Sheet, list[str]]:
     """What is written besides a page's pixels, and warnings."""
     kind = policy.kind_for(page.kind)
-    depth = policy.depth_for(kind, page.bit_depth)
-    carried = carry(
-        page.header, *page.bytes, origin, kind=kind, words=policy.words, source_type=policy.digital_source_type
-    )
+    depth, space = policy.depth_for(kind, page.bit_depth), _space(policy)
+    statement = Statement(
+        origin=origin, source_type=policy.digital_source_type, words=policy.words, profile=space.name,
+        is_srgb=space.is_srgb,
+    )  # fmt: skip
+    carried = carry(page.header, *page.bytes, statement, kind=kind)
     warnings = list(carried.warnings)
     if depth < page.bit_depth:
         warnings.append(f"{page.bit_depth} bits were written as {depth}")
     sheet = Sheet(
         width=page.width, height=page.height, bit_depth=depth,
-        rows=max(8, min(128, _STRIP_BYTES // (page.width * 3 * depth // 8))), icc=srgb_profile(), xmp=carried.xmp,
+        rows=max(8, min(128, _STRIP_BYTES // (page.width * 3 * depth // 8))), icc=space.icc, xmp=carried.xmp,
         iptc=carried.iptc, tags=carried.tags, below=carried.below, orientation=page.orientation,
         x_resolution=page.x_resolution, y_resolution=page.y_resolution, resolution_unit=page.resolution_unit,
     )  # fmt: skip

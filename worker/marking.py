@@ -29,6 +29,22 @@ class Origin:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Statement:
+    """All that a derivative says about itself."""
+
+    origin: Origin
+    source_type: str  # IPTC's name of the digital source type
+    words: str  # the parameters of the colouring, for its history
+    profile: str = "sRGB"
+    is_srgb: bool = True
+
+    @property
+    def exif_colour_space(self) -> int:
+        """EXIF's number: sRGB is 1, all others are "uncalibrated"."""
+        return 1 if self.is_srgb else 65535
+
+
 def plain_text(value: str) -> str:
     """What XML cannot hold (control characters, the surrogates of undecodable names) becomes U+FFFD."""
     return "".join(c if (c >= " " or c in "\n\t") and not _unheard_of(c) else "\ufffd" for c in value)

@@ -18,7 +18,7 @@ import exiv2
 import numpy as np
 
 from worker.header import Header
-from worker.marking import PRODUCT, SOURCE_TYPES, Origin, plain_text
+from worker.marking import PRODUCT, SOURCE_TYPES, Statement, plain_text
 from worker.tiff_tags import Directory, Read, Tag, TagsUnreadable, directories, sub_directory
 
 #: main directory: names, make and model, software, dates, people, rights, ratings, Windows' descriptions
@@ -64,30 +64,28 @@ class Carried:
     warnings: tuple[str, ...] = ()
 
 
-def carry(header: Header, read: Read, size: int, origin: Origin, *, kind: str, words: str, source_type: str) -> Carried:
+def carry(header: Header, read: Read, size: int, statement: Statement, *, kind: str) -> Carried:
     """The metadata of a derivative.
 
     Args:
         header: of the master's page.
         read: gives bytes of the master.
         size: of the master, bytes.
-        origin: of the derivative.
+        statement: what the derivative says about itself.
         kind: of the derivative: "tiff", "png" or "jpeg".
-        words: the parameters of the colouring, for `History`.
-        source_type: IPTC's name of the digital source type.
     """
     warnings: list[str] = []
-    tags, below = _exif(header, read, size, warnings)
+    tags, below = _exif(header, read, size, warnings, statement)
     with _toolkit:
         data = _parsed(header.xmp, warnings)
         if kind == "png" and header.iptc:
             _add_iptc(data, header.iptc)
-        _mark(data, origin, source_type, words)
+        _mark(data, statement)
         packet, iptc = _encoded(data), b"" if kind == "png" else header.iptc or b""
         if kind == "jpeg" and len(packet) > _JPEG_SEGMENT:
             warnings.append("the master's XMP does not fit into a JPEG and was left out")
             alone = exiv2.XmpData()
-            _mark(alone, origin, source_type, words)
+            _mark(alone, statement)
             packet = _encoded(alone)
     if kind == "jpeg" and len(iptc) > _JPEG_SEGMENT:
         warnings.append("the master's IPTC does not fit into a JPEG and was left out")
@@ -95,17 +93,17 @@ def carry(header: Header, read: Read, size: int, origin: Origin, *, kind: str, w
     return Carried(xmp=packet, iptc=iptc, tags=tags, below=below, warnings=tuple(warnings))
 
 
-def _true_again(header: Header) -> dict[int, Tag]:
-    """EXIF's own word on colour space (1: sRGB) and size."""
+def _true_again(header: Header, statement: Statement) -> dict[int, Tag]:
+    """EXIF's own word on colour space and size."""
     return {
-        40961: Tag(type=3, count=1, raw=struct.pack("<H", 1)),
+        40961: Tag(type=3, count=1, raw=struct.pack("<H", statement.exif_colour_space)),
         40962: Tag(type=4, count=1, raw=struct.pack("<I", header.width)),
         40963: Tag(type=4, count=1, raw=struct.pack("<I", header.height)),
     }
 
 
 def _exif(
-    header: Header, read: Read, size: int, warnings: list[str]
+    header: Header, read: Read, size: int, warnings: list[str], statement: Statement
 ) -> tuple[dict[int, Tag], Mapping[int, Mapping[int, Tag]]]:
     """Main tags and those of the EXIF and GPS directories, little endian."""
     main = header.directory
@@ -123,7 +121,7 @@ def _exif(
         directory = _below(main, pointer, read, size, warnings)
         kept = _kept(directory, set(directory.tags) - dropped) if directory else {}
         if kept and pointer == _EXIF_POINTER:
-            kept |= _true_again(header)
+            kept |= _true_again(header, statement)
         if kept:
             below[pointer] = kept
     return _kept(main, _MAIN_TAGS), below
@@ -189,8 +187,9 @@ def _add_iptc(data: Any, iptc: bytes) -> None:
             data[key] = plain_text(str(datum.value()))
 
 
-def _mark(data: Any, origin: Origin, source_type: str, words: str) -> None:
+def _mark(data: Any, statement: Statement) -> None:
     """The AI marking, provenance and what is true of the derivative."""
+    origin, words = statement.origin, statement.words
     keys = [datum.key() for datum in data]
     before = {key: str(data[f"Xmp.xmpMM.{key}"].value()) for key in ("DocumentID", "InstanceID", "OriginalDocumentID")
               if f"Xmp.xmpMM.{key}" in keys}  # fmt: skip
@@ -201,13 +200,13 @@ def _mark(data: Any, origin: Origin, source_type: str, words: str) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     original = before.get("OriginalDocumentID") or before.get("DocumentID")
     fields = {
-        "iptcExt.DigitalSourceType": SOURCE_TYPES + source_type,
+        "iptcExt.DigitalSourceType": SOURCE_TYPES + statement.source_type,
         "iptcExt.AISystemUsed": PRODUCT,
         "iptcExt.AISystemVersionUsed": origin.model_version,
         "photoshop.Instructions": "\n".join(filter(None, [instructions, origin.sentence])),
         "photoshop.ColorMode": "3",
-        "photoshop.ICCProfile": "sRGB",
-        "exif.ColorSpace": "1",
+        "photoshop.ICCProfile": statement.profile,
+        "exif.ColorSpace": str(statement.exif_colour_space),
         "xmp.MetadataDate": now,
         "xmp.ModifyDate": now,
         "xmpMM.OriginalDocumentID": original or f"sha256:{origin.source_sha256}",

@@ -22,6 +22,7 @@ class Policy:
     saturation: float = 1.0
     temperature: float = 0.0  # -1 cooler .. 1 warmer
     tone: str = "drop"  # of a toned print: drop, or preserve (its tint is added to the colours)
+    profile: str = ""  # path of an RGB profile to write in; sRGB without one
     digital_source_type: str = "compositeWithTrainedAlgorithmicMedia"
     threads: int = 2
 

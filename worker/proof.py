@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from model import lab
+from worker import profiles
 from worker.decoders import Codes, decode
 from worker.errors import ScanError, VerifyFailed
 from worker.header import Header
@@ -135,8 +136,9 @@ def _compared(scan: Scan, derivative: Source) -> LStarReport:
             with _as_verify_failed():
                 header = read_header(reader(descriptor, size), size, page.page)
             _same_shape(page, header)
+            lightness = _reading(header)
             for light, codes in zip(page.strips(STRIP_ROWS), _read_back(descriptor, header), strict=True):
-                tally.add(light, codes)
+                tally.add(light, codes, lightness(codes))
             if page is scan:
                 first = header
     return tally.report(first)
@@ -154,6 +156,16 @@ def _as_verify_failed() -> Iterator[None]:
 def _read_back(descriptor: int, header: Header) -> Iterator[Codes]:
     with _as_verify_failed():
         yield from decode(descriptor, header, STRIP_ROWS)
+
+
+def _reading(header: Header) -> Callable[[Codes], Floats]:
+    """How the derivative's codes are to be read: through its own profile."""
+    if header.icc in (None, profiles.srgb_profile()):
+        return lab.srgb_lightness
+    try:
+        return profiles.embedded_tone(header.icc or b"", gray=False, bit_depth=header.bit_depth).lightness
+    except profiles.ProfileUnusable as error:
+        raise VerifyFailed(f"The derivative cannot be read: {error}.") from error
 
 
 def _same_shape(scan: Scan, header: Header) -> None:
@@ -176,9 +188,9 @@ class _Tally:
         self._histogram = np.zeros(_BINS, np.int64)
         self._largest, self._total, self._pixels = 0.0, 0.0, 0
 
-    def add(self, light: Floats, codes: Codes) -> None:
-        """A strip: the master's L* `[rows, W]` and the derivative's codes `[rows, W, 3]`."""
-        difference = np.abs(lab.srgb_lightness(codes) - light)
+    def add(self, light: Floats, codes: Codes, own: Floats) -> None:
+        """A strip: the master's L* `[rows, W]`, the derivative's codes `[rows, W, 3]` and their L*."""
+        difference = np.abs(own - light)
         self._largest = max(self._largest, float(difference.max()))
         self._total += float(difference.sum(dtype=np.float64))
         self._pixels += difference.size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -22,7 +23,8 @@ from skimage import color
 from model import registry
 from model.colorizer import Colorizer
 from worker import derivative, publish, scans
-from worker.errors import OutputFull, VerifyFailed
+from worker.errors import OutputBlocked, OutputFull, VerifyFailed
+from worker.profiles import srgb_profile
 
 ORIGIN = derivative.Origin(
     source_name="a <b> & c.tif", source_sha256="a" * 64, model_version="test-1", weights_sha256="b" * 64
@@ -232,6 +234,47 @@ def test_controls(tmp_path: Path) -> None:
     assert not none.has_colour
     assert derivative.controlled(np.zeros((2, 2, 2), np.float32), np.full((2, 2), 50, np.float32),
                                  derivative.Policy(temperature=1.0))[0, 0, 1] > 5  # fmt: skip
+
+
+#: Adobe RGB (1998), eciRGB v2's primaries with a gamma of 1.8: xyY of red, green, blue, white
+SPACES = {
+    "adobe": ([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)], (0.3127, 0.3290), 2.19921875),
+    "eci-like": ([(0.67, 0.33), (0.21, 0.71), (0.14, 0.08)], (0.3457, 0.3585), 1.8),
+}
+
+
+def _profile(name: str) -> bytes:
+    primaries, white, gamma = SPACES[name]
+    return imagecodecs.cms_profile("rgb", whitepoint=white, primaries=[v for p in primaries for v in p], gamma=gamma)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("name", SPACES)
+def test_other_spaces_keep_l_star_and_colours(tmp_path: Path, name: str, bit_depth: int) -> None:
+    source, plain, target, profile = (tmp_path / n for n in ("in.tif", "srgb.tif", "out.tif", "space.icc"))
+    profile.write_bytes(_profile(name))
+    _write(source, _codes(bit_depth), "tiff")
+    _render(source, plain)
+    _, _, report = _render(source, target, profile=str(profile))
+    assert report.within, report
+    assert derivative.verify(source, target).max == report.max
+    with tifffile.TiffFile(target) as file:
+        assert bytes(file.pages[0].tags[34675].value) == profile.read_bytes()
+    to_lab = [imagecodecs.cms_transform(tifffile.imread(path).astype(np.float32) / (2**bit_depth - 1), icc,
+                                        imagecodecs.cms_profile("lab4"), colorspace="rgb", outcolorspace="lab",
+                                        outdtype=np.float32) for path, icc in
+              ((plain, srgb_profile()), (target, profile.read_bytes()))]  # fmt: skip
+    # the median: eciRGB's gamut lacks the strongest of sRGB's blues
+    assert np.median(np.abs(to_lab[0] - to_lab[1])) < (0.6 if bit_depth == 8 else 0.1)
+
+
+def test_a_profile_that_cannot_be_written_in_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "in.tif"
+    _write(source, _codes(8), "tiff")
+    (tmp_path / "bad.icc").write_bytes(b"no profile")
+    for name in ("bad.icc", "none.icc"):
+        with pytest.raises(OutputBlocked, match="profile"):
+            _render(source, tmp_path / "out", profile=str(tmp_path / name))
 
 
 def test_a_prints_tint_is_dropped_or_kept(tmp_path: Path) -> None:
