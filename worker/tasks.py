@@ -14,9 +14,12 @@ from billiard.exceptions import WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init
 
 from worker import limits, log, queue, recovery
+from worker.attention import Attention
 from worker.settings import TRAINER, load
 
 PR_SET_PDEATHSIG = 1
+
+queue.app.steps["consumer"].add(Attention)
 
 
 @queue.app.task(name=queue.COLORIZE)

@@ -117,10 +117,13 @@ def _answers(plant: Plant) -> bool:
 
 @pytest.mark.slow
 def test_broker_stopped_for_a_minute(plant: Plant, cell: Cell) -> None:
+    plant.arm("finished", "stop")  # its message is received, done, and cannot be acknowledged
     originals = plant.drop("frozen", 6)
     queued(plant, "frozen", 6)
+    plant.hit("finished")
     broker = plant.broker()
     os.kill(broker, signal.SIGSTOP)
+    os.kill(plant.coloring()[0], signal.SIGCONT)
     time.sleep(60)
     os.kill(broker, signal.SIGCONT)
     ended = time.time()
