@@ -10,9 +10,10 @@ from typing import Any
 
 import pyvips
 
+from worker.output_folder import write_all
 from worker.png_writer import PngWriter, unfiltered
 from worker.tiff_writer import exif_block
-from worker.writers import Codes, Sheet, write_all
+from worker.writers import Codes, Sheet
 
 
 class JpegWriter:

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from worker.output_folder import write_all
 from worker.tiff_writer import exif_block
-from worker.writers import Codes, Sheet, write_all
+from worker.writers import Codes, Sheet
 
 _LEVEL: Final = 3
 

@@ -5,30 +5,33 @@ rename that refuses to replace. Directories are walked by descriptor without fol
 outside the output root. Paths are bytes: names need not be valid in any encoding.
 """
 
-import ctypes
 import dataclasses
-import errno
-import functools
 import hashlib
 import os
 import stat
-import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Self
 
-from worker.errors import OutputBlocked, OutputError, OutputFull
+from worker.errors import OutputBlocked
 from worker.names import derivative_names, is_left_by_earlier_claim, is_temporary, temporary_name
+from worker.output_folder import (
+    blocks,
+    open_directory,
+    output_errors,
+    published_mode,
+    rename_without_replacing,
+    sha256_of,
+    synchronise,
+    write_all,
+)
 
-__all__ = ["Planned", "Publication", "Published", "copy_into", "derivative_names", "output_errors", "sweep_temporaries"]
-
-_BLOCK_BYTES: Final = 1 << 20
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_RENAME_NOREPLACE: Final = 1  # linux/fs.h
-#: errno of a file system that cannot do what was asked
-_CANNOT: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
+__all__ = [
+    "Planned", "Publication", "Published", "copy_into", "derivative_names", "output_errors",
+    "rename_without_replacing", "sha256_of", "sweep_temporaries",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,30 +51,6 @@ class Published:
     path: bytes  # below the output root
     sha256: str
     size: int
-
-
-@contextmanager
-def output_errors() -> Iterator[None]:
-    """Errors of the operating system while writing, by what they mean for the job.
-
-    Raises:
-        OutputFull: no space or quota.
-        OutputBlocked: anything else about the output folder.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputFull(
-                f"No room for the derivative ({reason}). Free some space; the job goes on by itself."
-            ) from error
-        if error.errno == errno.EFBIG:
-            raise OutputError(f"The derivative is too large for the output's file system ({reason}).") from error
-        raise OutputBlocked(
-            f"The derivative cannot be written ({reason}). Check the output folder's rights and mount; "
-            "the job goes on by itself."
-        ) from error
 
 
 class Publication:
@@ -177,7 +156,7 @@ class Publication:
             raise ValueError("this publication has been committed already")
         base = self._base(planned.path)
         with output_errors():
-            os.fchmod(self.fd, _published_mode() if self._mode is None else self._mode)
+            os.fchmod(self.fd, published_mode() if self._mode is None else self._mode)
             if self._group is not None:
                 os.fchown(self.fd, -1, self._group)
             os.fsync(self.fd)
@@ -187,7 +166,7 @@ class Publication:
             else:
                 rename_without_replacing(self._directory, self._temporary, base)
             self._temporary = None
-            _synchronise(self._directory)
+            synchronise(self._directory)
         return Published(path=planned.path, sha256=planned.sha256, size=planned.size)
 
     def _base(self, path: bytes) -> bytes:
@@ -242,9 +221,9 @@ def copy_into(publication: Publication, output_root: bytes | str | Path, path: b
     try:
         digest = hashlib.sha256()
         with output_errors():
-            for block in _blocks(source):
+            for block in blocks(source):
                 digest.update(block)
-                _write_all(publication.fd, block)
+                write_all(publication.fd, block)
             if digest.hexdigest() != sha256:
                 os.ftruncate(publication.fd, 0)
                 os.lseek(publication.fd, 0, os.SEEK_SET)
@@ -282,113 +261,3 @@ def sweep_temporaries(output_root: bytes | str | Path, *, older_than_s: float) -
                     os.remove(path)  # noqa: PTH107 - a path of bytes
                     removed.append(os.path.relpath(path, root))
     return removed
-
-
-def open_directory(root: bytes, relative: bytes, *, create: bool = True) -> int:
-    """A descriptor of a directory below a root, walked part by part without following links.
-
-    Args:
-        root: an existing folder (a link there is the operator's choice and is followed).
-        relative: below it.
-        create: make what is missing.
-
-    Raises:
-        OSError: a part is missing, is no directory, is a link, or leads out of the root.
-    """
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in filter(None, relative.split(b"/")):
-            if part in (b".", b".."):
-                raise OSError(errno.EINVAL, f"{os.fsdecode(relative)!r} leads out of the output folder")
-            if create:
-                with suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=descriptor)
-            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def rename_without_replacing(directory: int, old: bytes, new: bytes) -> None:
-    """Rename within a directory; fail when the new name exists.
-
-    By a hard link, else by renameat2 (Linux), else, on file systems that know neither, by creating the name first.
-
-    Raises:
-        FileExistsError: the name is taken.
-        OSError: as the system says.
-    """
-    try:
-        os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-    else:
-        os.unlink(old, dir_fd=directory)
-        return
-    if _renameat2(directory, old, new):
-        return
-    # the empty file holds the name for the moment until our own rename takes its place
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory))
-    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-
-
-@functools.cache
-def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def _renameat2(directory: int, old: bytes, new: bytes) -> bool:
-    """True when renamed; False when the system or file system does not know the call."""
-    call = getattr(_libc(), "renameat2", None)
-    if call is None:
-        return False
-    if call(directory, old, directory, new, _RENAME_NOREPLACE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _CANNOT:
-        return False
-    raise OSError(number, os.strerror(number), os.fsdecode(new))
-
-
-def sha256_of(descriptor: int) -> str:
-    """The sha256 of all bytes of an open file, whose position stays."""
-    digest = hashlib.sha256()
-    for block in _blocks(descriptor):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(descriptor: int) -> Iterator[bytes]:
-    offset = 0
-    while block := os.pread(descriptor, _BLOCK_BYTES, offset):
-        yield block
-        offset += len(block)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _published_mode() -> int:
-    """0666 without the umask, which can only be read by setting it; /proc tells without."""
-    with suppress(OSError, StopIteration, ValueError), open("/proc/self/status", "rb") as status:  # noqa: PTH123
-        line = next(line for line in status if line.startswith(b"Umask:"))
-        return 0o666 & ~int(line.split()[1], 8)
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return 0o666 & ~umask
-
-
-def _synchronise(directory: int) -> None:
-    """Bring a directory's entries to the disk where the file system can (SMB and some FUSE cannot)."""
-    try:
-        os.fsync(directory)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from worker.errors import OutputBlocked
 from worker.marking import PRODUCT, Origin
+from worker.output_folder import write_all
 from worker.policy import Policy
 from worker.proof import LStarReport, Rendered
 from worker.publish import Publication, Published, output_errors
 from worker.scans import Scan
-from worker.writers import write_all
 
 SCHEMA: Final = "photochrom-sidecar-1"
 SUFFIX: Final = b".json"

@@ -7,8 +7,9 @@ from typing import Final
 
 import imagecodecs
 
+from worker.output_folder import write_all
 from worker.tiff_tags import Tag
-from worker.writers import Codes, Sheet, write_all
+from worker.writers import Codes, Sheet
 
 #: offsets of a classic TIFF have 32 bits; the rest is room for tags
 _CLASSIC_LIMIT: Final = 2**32 - 2**26

@@ -1,7 +1,6 @@
 """What all writers of derivatives share: the sheet to fill, and strips that are encoded apart and put in order."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -48,10 +47,3 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """Give up; the file is left as it is."""
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; `os.write` may take less."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

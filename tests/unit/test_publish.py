@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import names, publish
+from worker import names, output_folder, publish
 from worker.errors import OutputBlocked, OutputFull
 
 relative_paths = st.lists(
@@ -121,7 +121,7 @@ def test_file_systems_without_hard_links(
 
     monkeypatch.setattr(os, "link", no_links)
     if "_renameat2" in refuses:
-        monkeypatch.setattr(publish, "_renameat2", lambda *args: False)
+        monkeypatch.setattr(output_folder, "_renameat2", lambda *args: False)
     assert _publish(tmp_path, b"a.tif", b"ours").path == b"a__color.tif"
     assert b"~" in _publish(tmp_path, b"a.tif", b"second").path
     assert (tmp_path / "a__color.tif").read_bytes() == b"ours"
