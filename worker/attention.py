@@ -43,7 +43,7 @@ class Attention(bootsteps.StartStopStep):  # type: ignore[misc]
         """Compare what is reserved with what is in hand.
 
         Raises:
-            ConnectionResetError: they have differed for long; Celery takes it for a lost connection and makes a new one.
+            ConnectionResetError: they have differed for long; to Celery a lost connection, for which it makes another.
         """
         qos = getattr(getattr(consumer.task_consumer, "channel", None), "qos", None)
         delivered, dirty = getattr(qos, "_delivered", ()), getattr(qos, "_dirty", ())
