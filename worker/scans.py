@@ -257,9 +257,9 @@ def _refuse_class(input_class: InputClass, pages: int) -> None:
     if pages > 1 and input_class != InputClass.COLOUR:
         return
     why = {
-        InputClass.COLOUR: "The picture has colours already: use --force to colour it anew.",
-        InputClass.BITONAL: "The picture has only two tones (print, line art): use --force to colour it anyway.",
-        InputClass.BLANK: "The picture is blank: use --force to colour it anyway.",
+        InputClass.COLOUR: "The picture has colours already and is left alone: save it in gray to have it coloured.",
+        InputClass.BITONAL: "The picture has only two tones (print, line art): scan it in gray to have it coloured.",
+        InputClass.BLANK: "The picture is blank: look at the scan, there is nothing to colour.",
     }.get(input_class)
     if why:
         raise ScanUnsupported(why)
