@@ -195,6 +195,18 @@ def test_png(tmp_path: Path, bit_depth: int) -> None:
         assert (scan.kind, scan.bit_depth) == ("png", bit_depth)
 
 
+@pytest.mark.parametrize(("gamma", "exponent"), [(100_000, 1.0), (55_556, 1.8), (45_455, None)])
+def test_a_gray_pngs_own_gamma(tmp_path: Path, gamma: int, exponent: float | None) -> None:
+    """A gAMA of 1/2.2 is written by everyone and means sRGB; any other is meant."""
+    picture = _picture(16)
+    data = cv2.imencode(".png", picture)[1].tobytes()
+    body = b"gAMA" + struct.pack(">I", gamma)
+    path = tmp_path / "a.png"
+    path.write_bytes(data[:33] + struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:])
+    expected = _srgb_lightness(picture) if exponent is None else lab.lightness((picture / 65535) ** exponent)
+    np.testing.assert_allclose(_light(path), expected, atol=5e-3)
+
+
 def test_jpeg_gray_and_its_orientation_and_resolution(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
