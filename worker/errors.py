@@ -21,6 +21,7 @@ PhotochromError
 """
 
 import enum
+import errno
 from typing import ClassVar
 
 
@@ -264,3 +265,14 @@ class JobMoved(PhotochromError):
 
     code = "job_moved"
     settles = Settles.WAIT
+
+
+def from_os_error(error: OSError) -> PhotochromError:
+    """An error of the operating system that no room has named: the scan is not to blame for a disk or a share."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OutputFull(f"No space left: {error}. Free some; the job goes on by itself.")
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return OutputBlocked(f"{error}. Grant the permission; the job goes on by itself.")
+    if error.errno in {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}:
+        return ScanUnreadable(f"{error}. Check the disk or share; the job goes on by itself.")
+    return PhotochromError(f"{type(error).__name__}: {error}")

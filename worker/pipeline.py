@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import logging
 import os
@@ -24,13 +23,11 @@ from worker.db import Database, open_database
 from worker.errors import (
     DependencyMissing,
     JobMoved,
-    OutputBlocked,
-    OutputFull,
     PhotochromError,
     ScanChanged,
     ScanMissing,
-    ScanUnreadable,
     ScanVanished,
+    from_os_error,
 )
 from worker.serving import Serving
 from worker.settings import Settings, load
@@ -112,7 +109,7 @@ def _settle(bench: Bench, job: Job) -> None:
             seen_missing = isinstance(error, ScanVanished) and job.error_class != ScanMissing.code
             _fail(bench, job, ScanMissing(str(error)) if seen_missing else error)
         except OSError as error:
-            _fail(bench, job, _from_os_error(error))
+            _fail(bench, job, from_os_error(error))
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the row must say it
             _fail(bench, job, PhotochromError(f"Unexpected {type(error).__name__}: {error}"))
     except JobMoved as error:
@@ -123,17 +120,6 @@ def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
     with bench.database.writing() as session:
         settled = jobs.fail(session, job, error, jobs.strikes(bench.settings), traceback.format_exc())
     logger.warning("job_failed", extra={"state": settled.state, "code": error.code, "reason": str(error)})
-
-
-def _from_os_error(error: OSError) -> PhotochromError:
-    """An error of the operating system that no room below has named: the scan is not to blame."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return OutputFull(f"No space left: {error}. Free some; the job goes on by itself.")
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return OutputBlocked(f"{error}. Grant the permission; the job goes on by itself.")
-    if error.errno in {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}:
-        return ScanUnreadable(f"{error}. Check the disk or share; the job goes on by itself.")
-    return PhotochromError(f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
