@@ -161,6 +161,23 @@ def test_nothing_is_written_outside_the_root(tmp_path: Path, relative: bytes) ->
     assert list(outside.iterdir()) == []
 
 
+def test_a_folder_swapped_for_a_link_in_the_middle_leads_nowhere(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root, outside):
+        folder.mkdir()
+    with publish.Publication(root, b"box/deep", job_id=7, claim_no=1) as publication:
+        os.write(publication.fd, b"data")
+        (root / "box").rename(root / "moved")
+        (root / "box").symlink_to(outside)
+        planned = publication.plan([b"box/deep/a.tif"])
+        publication.commit(planned)
+    assert list(outside.rglob("*")) == []
+    assert (root / "moved" / "deep" / "a.tif").read_bytes() == b"data"
+    with pytest.raises(OutputBlocked):
+        publish.Publication(root, b"box/deep", job_id=7, claim_no=2)
+    assert list(outside.rglob("*")) == []
+
+
 def test_a_full_disk_and_a_blocked_one_are_told_apart() -> None:
     for number, kind in ((errno.ENOSPC, OutputFull), (errno.EDQUOT, OutputFull), (errno.EROFS, OutputBlocked)):
         with pytest.raises(kind), publish.output_errors():
