@@ -5,6 +5,7 @@ descriptor, never a name, and `set_up_libvips` turns the cache off.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
-from worker.errors import ScanBroken, ScanTruncated, ScanUnsupported
+from worker.errors import ScanBroken, ScanTruncated, ScanUnreadable, ScanUnsupported
 from worker.header import Header
 from worker.whole_decoders import decode_whole, needs_whole_page
 
@@ -24,6 +25,13 @@ Codes = npt.NDArray[np.unsignedinteger]
 
 _EARLY: Final = re.compile(
     r"premature end|truncated|not enough data|bad seek|end of (file|image|input)|EOF|read error at", re.I
+)
+#: what the system says when the drive or share is at fault, not the file
+_AWAY: Final = re.compile(
+    "|".join(
+        re.escape(os.strerror(number))
+        for number in (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
+    )
 )
 _FORMATS: Final = {"uchar": np.uint8, "ushort": np.uint16}
 
@@ -49,7 +57,7 @@ def fresh_descriptor(descriptor: int) -> int:
     """
     for place in (f"/proc/self/fd/{descriptor}", f"/dev/fd/{descriptor}"):
         if Path(place).exists() or place.startswith("/proc"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     copy = os.dup(descriptor)
     os.lseek(copy, 0, os.SEEK_SET)
@@ -70,6 +78,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
     Raises:
         ScanTruncated: the file ends too early.
         ScanBroken: it cannot be decoded.
+        ScanUnreadable: the drive or share fails.
         ScanUnsupported: it decodes to something else than its header says.
     """
     own = fresh_descriptor(descriptor)
@@ -127,6 +136,8 @@ def _compare(image: Any, header: Header) -> None:
 def _named(error: pyvips.Error, header: Header) -> Exception:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
+    if _AWAY.search(str(error)):
+        return ScanUnreadable(f"The file cannot be read at the moment ({reason}): check the drive or share.")
     if _EARLY.search(str(error)):
         return ScanTruncated(
             f"The {header.kind.upper()} ends too early ({reason}): let the copy finish or copy it again."

@@ -1,6 +1,7 @@
 """Every odd and broken real file ends in the state named here, and every made variant reads as the same picture."""
 
 import dataclasses
+import errno
 import io
 import os
 import struct
@@ -12,11 +13,12 @@ import cv2
 import imagecodecs
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from PIL import Image
 
 from model import lab
-from worker import scans
+from worker import decoders, scans
 from worker.errors import ScanError
 from worker.header import Header
 
@@ -418,6 +420,14 @@ def test_a_large_single_strip_is_read(tmp_path: Path) -> None:
     tifffile.imwrite(path, picture, metadata=None, compression="adobe_deflate", rowsperstrip=100_000)
     with scans.open_scan(path) as scan:
         assert scan.header.largest_segment > 60_000_000
+
+
+def test_a_failing_drive_is_not_the_scans_fault() -> None:
+    """A real failing drive cannot be had here; the words are libvips' own around the system's."""
+    header = Header(kind="tiff", width=10, height=10, bit_depth=8)
+    for number, code in ((errno.EIO, "unreadable"), (errno.ESTALE, "unreadable"), (errno.ENOMSG, "broken")):
+        error = pyvips.Error(f"read error\nunix error: {os.strerror(number)}")
+        assert decoders._named(error, header).code == code
 
 
 @pytest.mark.parametrize(("change", "words"), [
