@@ -6,6 +6,7 @@ outside the output root. Paths are bytes: names need not be valid in any encodin
 """
 
 import dataclasses
+import errno
 import hashlib
 import os
 import stat
@@ -149,13 +150,14 @@ class Publication:
             replaces: as there; an existing file is looked at again.
 
         Raises:
-            OutputBlocked: a file that is not ours has taken the name since; plan again.
+            OutputBlocked: a file that is not ours has taken the name since, or the directory was moved; plan again.
             OutputFull: no room for the directory's entry.
         """
         if self._temporary is None:
             raise ValueError("this publication has been committed already")
         base = self._base(planned.path)
         with output_errors():
+            self._refuse_moved()
             os.fchmod(self.fd, published_mode() if self._mode is None else self._mode)
             if self._group is not None:
                 os.fchown(self.fd, -1, self._group)
@@ -168,6 +170,15 @@ class Publication:
             self._temporary = None
             synchronise(self._directory)
         return Published(path=planned.path, sha256=planned.sha256, size=planned.size)
+
+    def _refuse_moved(self) -> None:
+        """The directory that we hold must still be where the path leads, or the row would name another file."""
+        now = open_directory(self.output_root, self._relative, create=False)
+        try:
+            if not os.path.samestat(os.fstat(now), os.fstat(self._directory)):
+                raise FileNotFoundError(errno.ENOENT, "the output folder was moved away meanwhile")
+        finally:
+            os.close(now)
 
     def _base(self, path: bytes) -> bytes:
         directory, _, base = path.rpartition(b"/")

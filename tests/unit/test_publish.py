@@ -170,9 +170,17 @@ def test_a_folder_swapped_for_a_link_in_the_middle_leads_nowhere(tmp_path: Path)
         (root / "box").rename(root / "moved")
         (root / "box").symlink_to(outside)
         planned = publication.plan([b"box/deep/a.tif"])
-        publication.commit(planned)
-    assert list(outside.rglob("*")) == []
-    assert (root / "moved" / "deep" / "a.tif").read_bytes() == b"data"
+        with pytest.raises(OutputBlocked):
+            publication.commit(planned)
+        (root / "box").unlink()
+        (root / "box" / "deep").mkdir(parents=True)
+        with pytest.raises(OutputBlocked, match="moved"):
+            publication.commit(planned)
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+    (root / "moved").rename(root / "old")
+    (root / "box" / "deep").rmdir()
+    (root / "box").rmdir()
+    (root / "box").symlink_to(outside)
     with pytest.raises(OutputBlocked):
         publish.Publication(root, b"box/deep", job_id=7, claim_no=2)
     assert list(outside.rglob("*")) == []
