@@ -28,6 +28,8 @@ _MAIN_TAGS: Final = (
 _EXIF_POINTER, _GPS_POINTER = 34665, 34853
 #: of the EXIF directory, left behind: maker note, interoperability pointer, and what is set anew
 _EXIF_DROPPED: Final = frozenset({37500, 40965, 40961, 40962, 40963})
+#: ImageDescriptions by which programs note the layout of the pixels (tifffile, ImageJ, OME): no longer true
+_LAYOUT_WORDS: Final = (b'{"shape":', b"shape=(", b"ImageJ=", b"<?xml", b"<OME")
 _LONGEST_TAG: Final = 60_000
 _JPEG_SEGMENT: Final = 65_000
 #: XMP properties that describe the master's pixels or its container
@@ -124,7 +126,10 @@ def _exif(
             kept |= _true_again(header, statement)
         if kept:
             below[pointer] = kept
-    return _kept(main, _MAIN_TAGS), below
+    kept = _kept(main, _MAIN_TAGS)
+    if 270 in kept and kept[270].raw.startswith(_LAYOUT_WORDS):
+        del kept[270]
+    return kept, below
 
 
 def _below(main: Directory, pointer: int, read: Read, size: int, warnings: list[str]) -> Directory | None:

@@ -179,6 +179,16 @@ def test_exiftool_finds_nothing_wrong(tmp_path: Path, kind: str) -> None:
     assert "Error" not in said
 
 
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"ome": True}])
+def test_notes_on_the_masters_pixel_layout_are_left_behind(tmp_path: Path, options: dict[str, Any]) -> None:
+    master, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    tifffile.imwrite(master, _picture(), **options)
+    _derive(master, target)
+    with tifffile.TiffFile(target) as file:
+        assert file.pages[0].description == ""
+        assert file.asarray().shape == (60, 80, 3)
+
+
 def test_broken_metadata_never_stop_a_scan(tmp_path: Path) -> None:
     master, target = tmp_path / "in", tmp_path / "out"
     pointer = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 34665, 4, 1, 4_000_000, 0)
