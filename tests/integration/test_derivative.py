@@ -94,6 +94,17 @@ def test_every_kind_into_every_kind(tmp_path: Path, bit_depth: int, kind: str, t
     assert bool(rendered.warnings) == ((bit_depth == 16 and written == "jpeg") or "quality" in str(rendered.warnings))
 
 
+@pytest.mark.parametrize(("bit_depth", "depth"), [(8, "16"), (16, "8"), (8, "8"), (16, "16")])
+@pytest.mark.parametrize("kind", ["tiff", "png"])
+def test_depth_can_be_forced(tmp_path: Path, bit_depth: int, depth: str, kind: str) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    _write(source, _codes(bit_depth), kind)
+    _, rendered, report = _render(source, target, depth=depth)
+    assert report.bit_depth == int(depth)
+    assert report.within
+    assert any("written as 8" in warning for warning in rendered.warnings) == (bit_depth > int(depth))
+
+
 @pytest.mark.parametrize("compression", ["deflate", "none", "lzw", "zstd"])
 @pytest.mark.parametrize("bit_depth", [8, 16])
 def test_tiff_compressions_read_alike_elsewhere(tmp_path: Path, compression: str, bit_depth: int) -> None:
