@@ -75,7 +75,9 @@ def test_supervisor_killed(tmp_path: Path, cell: Cell, point: str) -> None:
         plant.arm(point, "stop")
         originals = plant.drop("mid", 3)
         plant.hit(point)
+        (child,) = plant.coloring()
         cut_off(plant.up)
+        os.kill(child, signal.SIGCONT)  # what it has in hand may be finished
         wait_for(lambda: not processes_of(plant.installation.state_dir), 30, "nothing is left behind")
     ended = time.time()
     with running(tmp_path) as plant:
