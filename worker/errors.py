@@ -16,6 +16,7 @@ PhotochromError
 │  ├─ OutputFull           OutputBlocked       wait, no strike
 │  └─ VerifyFailed         retried, then quarantined: what was written is not what was meant
 ├─ TrainingTaken           another process has gone on with this training run
+├─ TrialImpossible         not even the champion loads in a fresh process: the run waits
 ├─ VersionUnusable         retried, then quarantined: the version a job is bound to does not load
 └─ JobMoved                the row is no longer ours: another worker has it, or an operator moved it
 """
@@ -148,6 +149,12 @@ class TrainingTaken(PhotochromError):
     """Another process has gone on with this training run."""
 
     code = "training_taken"
+
+
+class TrialImpossible(PhotochromError):
+    """A challenger cannot be judged now, and it is not to blame; the run is gone on with later."""
+
+    code = "trial_impossible"
 
 
 class CuratedRefused(SetupError):

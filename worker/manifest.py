@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from model.colorizer import Colorizer
 from model.perceptual import as_table, mirrored_hash, nearest, perceptual_hash
 from model.photos import PhotosError, decode, find_photos, shrink
-from model.retraining import base_photos, distil, write_photo
+from model.retraining import anchored, base_photos, distil, write_photo
 from worker import curated, curation, originals
 from worker.db import Database
 from worker.errors import PhotochromError
@@ -186,7 +186,7 @@ def _replay(
             continue
         hashed = perceptual_hash(rgb)
         if nearest(kept_out, hashed, mirrored_hash(rgb)) is None:
-            write_photo(folder / f"base_{len(kept):05d}.png", shrink(rgb, TRAIN_PX))
+            write_photo(folder / f"base_{len(kept):05d}.png", anchored(shrink(rgb, TRAIN_PX), champion))
             kept.append({"name": photo.name, "perceptual_hash": hashed})
     return {"kind": "base photos", "folder": settings.base_photos, "photos": kept}
 

@@ -30,7 +30,7 @@ from model.store import Store
 from model.train import LossNotFinite, TrainingError
 from worker import fault, manifest, serving, training_runs, trial, versions
 from worker.db import Database
-from worker.errors import OutputFull, PhotochromError, TrainingTaken
+from worker.errors import OutputFull, PhotochromError, TrainingTaken, TrialImpossible
 from worker.learning_tables import RunState, TrainingRun, VersionState
 from worker.settings import Settings
 
@@ -131,6 +131,10 @@ def _failures(ledger: Ledger) -> Iterator[list[Ended]]:
         yield ended
     except TrainingTaken:
         raise
+    except TrialImpossible as error:
+        with ledger.database.writing() as session:
+            training_runs.release(session, ledger.run, f"Interrupted: {error}")
+        raise
     except LossNotFinite as error:
         ended.append(_end(ledger, RunState.REJECTED, f"Training came apart: {error} The champion stays."))
     except OSError as error:
@@ -176,7 +180,7 @@ def _attempt(settings: Settings, ledger: Ledger, minutes: float | None) -> Ended
     fault.point("frozen")
     name = f"r{row.id}-{frozen.sha256[:8]}"
     if not (store.root / name).is_dir():
-        _train(ledger, frozen, parent, effort)
+        _train(ledger, frozen, champion, effort)
         store.root.mkdir(parents=True, exist_ok=True)
         notes = {"parent": parent.name, "run": row.id, "manifest_sha256": frozen.sha256, "config": row.config}
         export_run(folder / "training", store.root / name, name=name, notes=notes, card=_card(name, frozen, row))
@@ -212,7 +216,7 @@ def _config(settings: Settings, row: TrainingRun, effort: Effort) -> dict[str, A
     }
 
 
-def _train(ledger: Ledger, frozen: manifest.Manifest, parent: Version, effort: Effort) -> None:
+def _train(ledger: Ledger, frozen: manifest.Manifest, champion: Colorizer, effort: Effort) -> None:
     curves = Curves(frozen.folder / "tensorboard", time.time())
 
     def progress(step: Progress) -> None:
@@ -226,7 +230,7 @@ def _train(ledger: Ledger, frozen: manifest.Manifest, parent: Version, effort: E
         logger.warning("memory_short", extra={"batch": less.batch, "size_px": less.size_px})
         ledger.note(config=ledger.run.config | {"effort": dataclasses.asdict(less)})
 
-    retrain(frozen.photos, frozen.folder / "training", parent, effort, progress=progress, reduced=reduced)
+    retrain(frozen.photos, frozen.folder / "training", champion, effort, progress=progress, reduced=reduced)
 
 
 def _card(name: str, frozen: manifest.Manifest, row: TrainingRun) -> str:

@@ -12,6 +12,7 @@ from model.judging import before_after_sheet, judge_photos
 from model.registry import Version
 from model.verdict import CURATED, OPERATOR, Artefact, Judged, Thresholds, Verdict
 from worker import fitness
+from worker.errors import TrialImpossible
 from worker.manifest import Manifest, leaks
 from worker.settings import Settings
 
@@ -33,8 +34,18 @@ def thresholds(settings: Settings) -> Thresholds:
 
 
 def artefact(champion: Version, challenger: Version) -> Artefact:
-    """What fresh processes find about both."""
-    ours, theirs = fitness.check(challenger.directory), fitness.check(champion.directory)
+    """What fresh processes find about both.
+
+    Raises:
+        TrialImpossible: the champion does not load either: it is the machine, not the challenger.
+    """
+    theirs = fitness.check(champion.directory)
+    if theirs.problem:
+        raise TrialImpossible(
+            f"Not even the champion {champion.name} loads in a fresh process: {theirs.problem}. Repair the "
+            "installation; the next start goes on with the trial."
+        )
+    ours = fitness.check(challenger.directory)
     return Artefact(
         problem=ours.problem,
         failed=tuple(ours.failed),
@@ -65,6 +76,7 @@ def hold(
 
     Raises:
         PhotosError: a folder that the settings name holds no photos.
+        TrialImpossible: nothing can be judged on this machine now.
     """
     sound = artefact(champion.version, challenger)
     rows: tuple[list[Judged], list[Judged]] = ([], [])
