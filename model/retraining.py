@@ -59,7 +59,9 @@ def recipe(version: Version, effort: Effort) -> Preset:
     """The champion's own architecture under GAN + 100·L1, Adam 2e-4, β₁ 0.5, the encoder as it is.
 
     With the encoder at a tenth of the rate, its running statistics drifted towards the new photos: the same short run
-    lost 3.5 % of ab-L1 on other photos, and 1.0 % with the encoder frozen. A short L1 stage brings the new colours in; then the discriminator sees them; then both play. Sources (new photos
+    lost 3.5 % of ab-L1 on other photos, and 1.0 % with the encoder frozen.
+
+    A short L1 stage brings the new colours in; then the discriminator sees them; then both play. Sources (new photos
     and replay) are drawn equally often, whatever their sizes.
     """
     size_px = effort.size_px
