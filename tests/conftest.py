@@ -3,8 +3,10 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,8 +70,8 @@ def _postgresql_server() -> Iterator[str]:
     binaries = next((folder for folder in POSTGRESQL_BINARIES if (folder / "initdb").exists()), None)
     found = shutil.which("initdb")
     folder = binaries or (Path(found).parent if found else None)
-    if folder is None or not (folder / "pg_ctl").exists():
-        pytest.skip("no PostgreSQL server is installed here (initdb, pg_ctl)")
+    if folder is None or not _server_program(folder).exists():
+        pytest.skip("no PostgreSQL server is installed here (initdb, postgres)")
     # a short path of its own: a unix socket's may have 107 bytes
     home = Path(tempfile.mkdtemp(prefix="photochrom-pg-"))
     user = _unprivileged()
@@ -77,22 +79,44 @@ def _postgresql_server() -> Iterator[str]:
         os.chown(home, user.pw_uid, user.pw_gid)
     who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user is not None else {}
 
-    def run(*command: str) -> None:
-        environ = {**os.environ, "LC_ALL": "C", "HOME": str(home)}
-        done = subprocess.run(command, cwd=home, env=environ, capture_output=True, text=True, **who)  # type: ignore[call-overload]
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-
-    data = str(home / "data")
-    options = f"-k {home} -c listen_addresses='' -c fsync=off -c max_connections=50"
+    environ = {**os.environ, "LC_ALL": "C", "HOME": str(home)}
+    data, url = str(home / "data"), f"postgresql+psycopg://photochrom@/postgres?host={home}"
+    create = [str(folder / "initdb"), "-D", data, "-U", "photochrom", "-A", "trust", "-E", "UTF8", "--no-sync"]
+    # ended with the tests, also when they are killed
+    leash = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
+    serve = [*leash, str(_server_program(folder)), "-D", data, "-k", str(home), "-c", "listen_addresses=", "-F"]
     try:
-        run(str(folder / "initdb"), "-D", data, "-U", "photochrom", "-A", "trust", "-E", "UTF8", "--no-sync")
-        run(str(folder / "pg_ctl"), "-D", data, "-l", str(home / "log"), "-o", options, "-w", "start")
+        done = subprocess.run(create, cwd=home, env=environ, capture_output=True, text=True, **who)  # type: ignore[call-overload]
+        assert done.returncode == 0, done.stdout + done.stderr
+        with (home / "log").open("wb") as log:
+            server = subprocess.Popen(serve, cwd=home, env=environ, stdout=log, stderr=log, **who)  # type: ignore[call-overload]
         try:
-            yield f"postgresql+psycopg://photochrom@/postgres?host={home}"
+            _wait_until_it_answers(url, server, home / "log")
+            yield url
         finally:
-            run(str(folder / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop")
+            server.send_signal(signal.SIGQUIT)  # at once: nothing in it is worth keeping
+            server.wait(30)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _server_program(folder: Path) -> Path:
+    """The server beside `initdb`, which may be a link to where both lie."""
+    return (folder / "initdb").resolve().with_name("postgres")
+
+
+def _wait_until_it_answers(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    engine = sa.create_engine(url)
+    deadline_s = time.monotonic() + 60
+    while True:
+        try:
+            engine.connect().close()
+            break
+        except sa.exc.OperationalError:
+            alive = server.poll() is None and time.monotonic() < deadline_s
+            assert alive, f"PostgreSQL does not start: {log.read_text()}"
+            time.sleep(0.05)
+    engine.dispose()
 
 
 def _unprivileged() -> pwd.struct_passwd | None:
