@@ -244,6 +244,23 @@ def copy_into(publication: Publication, output_root: bytes | str | Path, path: b
     return True
 
 
+def remove_left_behind(output_root: bytes, relative_directory: bytes, *, job_id: int, claim_no: int) -> None:
+    """Remove what a job's dead workers left half-written; nothing happens where that cannot be done.
+
+    Args:
+        output_root: of the job's root.
+        relative_directory: of its scan.
+        job_id: of the job.
+        claim_no: claims below this one are void.
+    """
+    with suppress(OSError):
+        directory = open_directory(output_root, relative_directory.strip(b"/"), create=False)
+        try:
+            _remove_left_behind(directory, job_id, claim_no)
+        finally:
+            os.close(directory)
+
+
 def _remove_left_behind(directory: int, job_id: int | str, claim_no: int) -> None:
     """Remove what this job's dead workers left half-written here; if one of them lives after all, it is fenced."""
     with suppress(OSError):

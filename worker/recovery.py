@@ -20,7 +20,7 @@ TIDY_OLDER_THAN_S = 24 * 3600
 def take_back(job_id: int, how: str) -> None:
     """A colouring process of this worker died with a job in hand: it goes back into the queue at once.
 
-    If that fails, the lease sweep does it when the lease runs out.
+    What it left half-written is removed. If that fails, the lease sweep does it when the lease runs out.
 
     Args:
         job_id: what it may have had in hand.
@@ -30,7 +30,11 @@ def take_back(job_id: int, how: str) -> None:
     try:
         database = open_database(settings.database)
         with database.writing() as session:
-            jobs.expire(session, jobs.strikes(settings), worker=worker_name(), job_id=job_id, how=how.rstrip("."))
+            rules, name = jobs.strikes(settings), worker_name()
+            taken = jobs.expire(session, rules, worker=name, job_id=job_id, how=how.rstrip("."))
+            left = [(session.get_one(Root, job.root).output, os.path.dirname(job.path), job.claim_no) for job in taken]
+        for output, directory, claim_no in left:
+            publish.remove_left_behind(output, directory, job_id=job_id, claim_no=claim_no + 1)
         database.dispose()
     except (PhotochromError, sa.exc.SQLAlchemyError):
         logger.warning("not_taken_back", extra={"job_id": job_id}, exc_info=True)

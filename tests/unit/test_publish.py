@@ -85,6 +85,16 @@ def test_a_later_claim_removes_what_the_same_jobs_dead_workers_left(tmp_path: Pa
     assert {os.fsencode(path.name) for path in tmp_path.iterdir()} == set(stays)
 
 
+def test_what_a_dead_worker_left_is_removed_without_a_next_claim(tmp_path: Path) -> None:
+    (tmp_path / "box").mkdir()
+    mine, later = (tmp_path / "box" / os.fsdecode(names.temporary_name(7, claim)) for claim in (1, 2))
+    for file in (mine, later):
+        file.touch()
+    publish.remove_left_behind(os.fsencode(tmp_path), b"box", job_id=7, claim_no=2)
+    assert (mine.exists(), later.exists()) == (False, True)
+    publish.remove_left_behind(os.fsencode(tmp_path), b"gone", job_id=7, claim_no=2)
+
+
 def test_a_foreign_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "a__color.tif").write_bytes(b"somebody else's")
     done = _publish(tmp_path, b"a.tif", b"ours")
