@@ -107,8 +107,13 @@ def has_writer(fd: int) -> bool:
     return False
 
 
+def promises_picture(path: bytes) -> bool:
+    """Whether the name says that it is a picture."""
+    return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES
+
+
 def _is_picture(fd: int, path: bytes) -> bool:
-    if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES:
+    if promises_picture(path):
         return True
     head = os.pread(fd, 16, 0)
     return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, TypeGuard
 
 from sqlalchemy.orm import Session
 
@@ -130,14 +130,19 @@ class Reconciler:
         for lot in self._lots():
             fault.point("hashed")
             with self.database.writing() as session:
+                ignored = [(path, it.reason, it.stamp) for path, it in lot if _is_ignored(it) and it.stamp is not None]
+                if ignored:
+                    files.put_by_path(session, self.name, FileState.IGNORED, ignored)
                 for path, outcome in lot:
-                    self._record(session, path, outcome)
+                    if not _is_ignored(outcome):
+                        self._record(session, path, outcome)
             fault.point("submitted")
 
     def _lots(self) -> Iterator[list[tuple[bytes, Outcome]]]:
         lot: list[tuple[bytes, Outcome]] = []
         began_s = time.monotonic()
-        for path, quiet in self.tracker.settled(time.monotonic()):
+        settled = self.tracker.settled(time.monotonic())
+        for path, quiet in sorted(settled, key=lambda item: not intake.promises_picture(item[0])):
             held = self._held(path)
             outcome = intake.NotTaken(FileState.BLOCKED, held, quiet) if held else intake.take(self.path, path, quiet)
             self._track(path, outcome)
@@ -178,6 +183,11 @@ class Reconciler:
         """Record what is to be done with settled content: its job's id, if it gets one, and whether it is new."""
         job, new = jobs.submit(session, row, sha256, priority=self.priority)
         return job.id, new
+
+
+def _is_ignored(outcome: Outcome) -> TypeGuard[intake.NotTaken]:
+    """Files that are none of ours may come in tens of thousands; they are recorded together."""
+    return isinstance(outcome, intake.NotTaken) and outcome.state is FileState.IGNORED and outcome.stamp is not None
 
 
 class CuratedReconciler(Reconciler):

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -172,6 +172,19 @@ def put(
         .values(state=state, reason=reason, since=since, **fields)
         .execution_options(synchronize_session=False)
     )
+
+
+def put_by_path(session: Session, root: str, state: FileState, outcomes: Sequence[tuple[bytes, str, Stamp]]) -> None:
+    """The same for many files at once, by (path, reason, stamp): thousands a second."""
+    table = cast("sa.Table", SourceFile.__table__)
+    rows = [
+        {"b_path": path, "b_reason": reason, **{f"b_{name}": at for name, at in dataclasses.asdict(stamp).items()}}
+        for path, reason, stamp in outcomes
+    ]
+    stat: dict[str, Any] = {field.name: sa.bindparam(f"b_{field.name}") for field in dataclasses.fields(Stamp)}
+    since = sa.case((table.c.state == state, table.c.since), else_=after(0))
+    query = sa.update(table).where(table.c.root == root, table.c.path == sa.bindparam("b_path"))
+    session.connection().execute(query.values(state=state, since=since, reason=sa.bindparam("b_reason"), **stat), rows)
 
 
 def set_offline(session: Session, name: str, reason: str) -> None:

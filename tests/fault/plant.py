@@ -282,7 +282,8 @@ def starting(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator
     for folder in (installation.inbox, faults, logs):
         folder.mkdir(parents=True, exist_ok=True)
     (logs / "worker.log").unlink(missing_ok=True)
-    command = installation.command("up", "--inbox", str(installation.inbox), "--output", str(installation.output))
+    folders = ("--inbox", str(installation.inbox), "--output", str(installation.output))
+    command = installation.command("up", *(() if "PHOTOCHROM_ROOTS" in environ else folders))
     settings = installation.environ | {"PHOTOCHROM_FAULT": str(faults)} | environ
     with (base / "up.log").open("wb") as out:
         process = subprocess.Popen(command, env=settings, cwd=base, stdout=out, stderr=out)
