@@ -45,6 +45,8 @@ class Installation:
     """One state directory with its inbox and output."""
 
     base: Path
+    #: further variables of the environment
+    extra: dict[str, str] = dataclasses.field(default_factory=dict)
     prefix: tuple[str, ...] = ()
 
     @property
@@ -62,7 +64,7 @@ class Installation:
     @property
     def environ(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PHOTOCHROM_")}
-        return clean | {"PHOTOCHROM_STATE_DIR": str(self.state_dir), "PHOTOCHROM_SETTLE_S": "1"}
+        return clean | {"PHOTOCHROM_STATE_DIR": str(self.state_dir), "PHOTOCHROM_SETTLE_S": "1"} | self.extra
 
     def command(self, *arguments: str) -> list[str]:
         return [*self.prefix, sys.executable, "-m", "daemon.cli", *arguments]
