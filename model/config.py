@@ -85,7 +85,7 @@ class Preset:
     #: photos kept out of training to calibrate the saturation and to choose by
     holdout_photos: int = 600
     #: mean chroma of the hold-out's results over that of the originals which the calibration aims at
-    chroma_ratio_aim: float = 0.92
+    chroma_ratio_aim: float = 0.95
     #: short side of the decoded photos in the cache
     cache_px: int = 176
     serve_size_px: int = 256

@@ -1,8 +1,9 @@
 """Judging a version on colour photos it has never seen, by a fixed protocol.
 
 The protocol (that of the figures in MODEL_CARD.md): the photo's L* as an 8-bit gray picture goes through the very
-`Colorizer` that serves; its ab is brought to the picture's size bicubically and merged with the gray picture's L*; both
-pictures are stretched to 256x256 by area and compared there. Nothing is cropped, nothing is chosen by its outcome.
+`Colorizer` that serves; its ab is brought to the picture's size bicubically, into sRGB's gamut at constant L* and hue
+as in the derivatives, and merged with the gray picture's L*; both pictures are stretched to 256x256 by area and
+compared there. Nothing is cropped, nothing is chosen by its outcome.
 """
 
 import csv
@@ -22,7 +23,7 @@ from model.registry import Version, shipped
 from model.scores import PhotoScore, SetScore, score_categories, score_set
 from model.sheets import lab_to_rgb, write_sheet
 
-PROTOCOL = "whole photo, 8-bit L* in, ab bicubic, L* kept, compared at 256x256 (area)"
+PROTOCOL = "whole photo, 8-bit L* in, ab bicubic, gamut at constant L*, compared at 256x256 (area)"
 COMPARED_PX = 256
 SHEET_PHOTOS = 24
 WORST_PHOTOS = 20

@@ -7,13 +7,19 @@ import cv2
 import numpy as np
 
 from model.config import AB_RANGE
+from model.lab import compress_chroma
 
 
 def lab_to_rgb(lightness: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """L* `[H, W]` in 0..100 and ab `[h, w, 2]` of any size -> sRGB uint8 `[H, W, 3]`; colours go up bicubically."""
+    """L* `[H, W]` in 0..100 and ab `[h, w, 2]` of any size -> sRGB uint8 `[H, W, 3]`.
+
+    Colours go up bicubically and are brought into sRGB's gamut as the derivatives' are, so that L* is kept.
+    """
     height, width = lightness.shape
     large = cv2.resize(np.ascontiguousarray(colour, np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    lab = np.dstack([lightness.astype(np.float32), large])
+    light = np.ascontiguousarray(lightness, np.float32)
+    a, b = compress_chroma(light, np.ascontiguousarray(large[..., 0]), np.ascontiguousarray(large[..., 1]))
+    lab = np.dstack([light, a, b])
     return (np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
