@@ -26,7 +26,7 @@ from daemon.broker import EmbeddedBroker, check_broker
 from daemon.children import Child, Part
 from daemon.roots import check_roots
 from daemon.supervisor import Stops, Supervisor
-from worker import jobs, overview
+from worker import files, jobs, overview
 from worker.db import Database, migrate, open_database
 from worker.errors import ExitCode, JobMoved, OutputUnwritable, StateDirInUse
 from worker.settings import PREFIX, RootSettings, Settings
@@ -210,12 +210,13 @@ def _children(settings: Settings, database: Database) -> list[Child]:
         return Child(verb, command, log=logs / f"{verb}.log", environ=handed, **more)
 
     give_back = _GiveBack(settings, database)
-    parts = [child("watch"), child("worker", boot_variable=WORKER_NAME, on_end=give_back), child("beat")]
+    watch, worker = (child(verb, boot_variable=WORKER_NAME, on_end=give_back) for verb in ("watch", "worker"))
+    parts = [watch, worker, child("beat")]
     return parts + ([child("trainer")] if settings.retrain_cron else [])
 
 
 class _GiveBack:
-    """Puts back into the queue what an ended worker still held; if that fails, the lease sweep does it in time."""
+    """Gives back the jobs or the folders that an ended part still held; if that fails, its leases run out in time."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._strikes = jobs.strikes(settings)
@@ -225,6 +226,7 @@ class _GiveBack:
         """A death is a strike against the job, which may have been its cause; being stopped by us is none."""
         try:
             with self._database.writing() as session:
+                files.release_roots(session, boot)
                 if not asked:
                     jobs.expire(session, self._strikes, worker=boot)
                     return
@@ -232,4 +234,4 @@ class _GiveBack:
                 for job in session.scalars(held).all():
                     jobs.release(session, job, "Photochrom was stopped while it worked on this scan.")
         except (SQLAlchemyError, JobMoved) as error:
-            logger.warning("The worker's jobs are taken back when their leases run out: %s", error)
+            logger.warning("What an ended part held is taken back when its leases run out: %s", error)

@@ -83,7 +83,8 @@ class Watcher:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.settings = settings
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        boot = os.environ.get("PHOTOCHROM_WORKER") or socket.gethostname()  # `up` gives back what a dead one held
+        self.name = f"{boot}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.dispatcher = Dispatcher(database, settings)
         self.watched = [self._watched(root) for root in settings.all_roots]
         self.reporters = [Reporter(database, root) for root in settings.watched if root.batch]

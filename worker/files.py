@@ -92,8 +92,9 @@ def watch_root(
 
 
 def release_roots(session: Session, watcher: str) -> None:
-    """Let another daemon watch our roots at once."""
-    session.execute(sa.update(Root).where(Root.watcher == watcher).values(watcher=None, watcher_until=None))
+    """Let another daemon watch at once what one held whose name begins so."""
+    ours = Root.watcher.startswith(watcher, autoescape=True)
+    session.execute(sa.update(Root).where(ours).values(watcher=None, watcher_until=None))
 
 
 def scanned(session: Session, name: str, *, seconds: float, files: int) -> None:
