@@ -101,6 +101,7 @@ def _outside(session: Session, settings: Settings, full: bytes) -> Explanation:
         real = os.path.realpath(root.output)
         if not full.startswith(real.rstrip(b"/") + b"/"):
             continue
+        full = full.removesuffix(b".json")  # a sidecar is explained as its derivative is
         job = session.scalars(
             sa.select(Job)
             .where(

@@ -143,7 +143,8 @@ def why(path: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**31 - 1), nargs=-1, required=True)
-def retry(ids: tuple[int, ...]) -> None:
+@click.option("--force", is_flag=True, help="Colour also what is in colour already, bitonal or blank.")
+def retry(ids: tuple[int, ...], force: bool) -> None:
     """Send quarantined or skipped jobs back into the queue, their strikes forgiven."""
     from worker import jobs
 
@@ -152,7 +153,7 @@ def retry(ids: tuple[int, ...]) -> None:
         for job_id in ids:
             try:
                 with database.writing() as session:
-                    job = jobs.retry(session, job_id)
+                    job = jobs.retry(session, job_id, force=force)
                 click.echo(f"Job {job_id} ({job.display_path}) waits in the queue again.")
             except JobMoved:
                 refused += 1

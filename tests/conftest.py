@@ -14,8 +14,6 @@ import pytest
 import sqlalchemy as sa
 
 from worker.db import Database, migrate, open_database
-from worker.files import Stamp
-from worker.tables import FileState, SourceFile, display
 
 POSTGRESQL_BINARIES = (Path("/usr/local/bin"), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 
@@ -160,12 +158,3 @@ def record(url: str) -> Iterator[Database]:
     opened = open_database(url)
     yield opened
     opened.dispose()
-
-
-def source_file(path: bytes = b"a.tif", root: str = "archive", **changes: object) -> SourceFile:
-    """A file's row as the watcher writes it."""
-    stamp = Stamp(10, 1, 2, 3)
-    return SourceFile(
-        root=root, directory=os.path.dirname(path), path=path, display_path=display(path), state=FileState.SETTLING,
-        size_bytes=stamp.size_bytes, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode, **changes,
-    )  # fmt: skip

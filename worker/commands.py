@@ -80,13 +80,14 @@ def _bar(*columns: Any) -> Progress:
 @click.command()
 @click.argument("files", metavar="FILE…", type=FILE, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder for the derivatives; made if missing.")
-def colorize(files: tuple[Path, ...], output: Path) -> None:
+@click.option("--force", is_flag=True, help="Colour also what is in colour already, bitonal or blank.")
+def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
     """Colour FILES now, without queue or database. Originals are only read.
 
     Exits 0 when every file was coloured, else 1 after naming those that were not.
     """
     load_tensorflow()
-    from worker import pipeline, scans, serving
+    from worker import deriving, scans, serving
 
     settings = load()
     try:
@@ -99,7 +100,8 @@ def colorize(files: tuple[Path, ...], output: Path) -> None:
     with _bar(MofNCompleteColumn()) as bar:
         for file in bar.track(files, description="colouring"):
             try:
-                click.echo(f"{file} → {pipeline.colorize_file(colorizer, settings, file, output)}")
+                made = deriving.colorize_file(colorizer, settings, file, output, {"force": force})
+                click.echo(f"{file} → {made}")
             except PhotochromError as error:
                 refused += 1
                 click.echo(f"photochrom: {file}: {error}", err=True)

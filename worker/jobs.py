@@ -275,12 +275,17 @@ def _take_back(session: Session, job: Job, rules: Strikes, gone: sa.ColumnElemen
     return _move(session, job.id, to, _held(job), gone, note=why, lease_until=None, **end)
 
 
-def retry(session: Session, job_id: int, note: str = "retry") -> Job:
+def retry(session: Session, job_id: int, note: str = "retry", *, force: bool = False) -> Job:
     """Send a quarantined or skipped job back into the queue, its strikes forgiven.
+
+    With `force` it is coloured even if it is in colour already, bitonal or blank.
 
     Raises:
         JobMoved: it is in another state, or does not exist.
     """
+    if force and (job := session.get(Job, job_id)) is not None:
+        job.parameters = {**job.parameters, "force": True}
+        session.flush()
     return _move(
         session, job_id, JobState.QUEUED, Job.state.in_(RETRYABLE), note=note, reason="Sent back into the queue.",
         failures=0, lost=0, not_before=None, dispatched_at=None, finished_at=None,

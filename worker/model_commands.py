@@ -218,20 +218,29 @@ def import_(file: Path) -> None:
 @click.argument("paths", metavar="[PATH]…", type=click.Path(path_type=Path), nargs=-1)
 @click.option("--model", help="The version to colour with [default: the champion].")
 @click.option("--folder", type=click.Path(path_type=Path), multiple=True, help="Only scans in this folder and below.")
+@click.option("--strength", type=click.FloatRange(0, 1), help="Of the colours: 0 gray, 1 as the model gives them.")
+@click.option("--saturation", type=click.FloatRange(0, 3), help="Factor on the colours' chroma.")
+@click.option("--temperature", type=click.FloatRange(-1, 1), help="-1 cooler, 1 warmer.")
+@click.option("--tone", type=click.Choice(["drop", "preserve"]), help="What becomes of a toned print's own tint.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and how long it would take.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def recolor(paths: tuple[Path, ...], model: str | None, folder: tuple[Path, ...], dry_run: bool, as_json: bool) -> None:
-    """Colour scans again with another version, beside their present derivatives: all, or those at PATH….
+def recolor(
+    paths: tuple[Path, ...], model: str | None, folder: tuple[Path, ...], dry_run: bool, as_json: bool, **controls: Any
+) -> None:
+    """Colour scans again with another version or other controls, beside their present derivatives: all, or PATH….
 
-    The new derivatives are named `<stem>__color@<version>`; the work waits behind all other scans.
+    The new derivatives are named `<stem>__color@<version>`, with the controls that were given; the work waits behind
+    all other scans.
     """
     settings = load()
     with _errors(), _record(settings) as database:
         version = (Store(settings.models).open(model) if model else serving.chosen(settings)).name
         with database.reading() as session:
             where = recolouring.places(session, [os.fsencode(path) for path in (*paths, *folder)])
-        planned = recolouring.plan(database, version, where)
-        submitted = 0 if dry_run else recolouring.submit(database, version, where)
+        given = {name: value for name, value in controls.items() if value is not None}
+        wanted = recolouring.Wanted(version, given)
+        planned = recolouring.plan(database, wanted, where)
+        submitted = 0 if dry_run else recolouring.submit(database, wanted, where)
     duration_s = planned.duration_s(settings.worker_processes)
     if as_json:
         told = vars(planned) | {"duration_s": duration_s, "submitted": submitted}

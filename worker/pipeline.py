@@ -9,17 +9,16 @@ import socket
 import threading
 import traceback
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
 from model import device
-from model.colorizer import Colorizer
 from model.store import Store
-from worker import derivative, fault, jobs, log, originals, publish, recovery, room, scans, training_runs, twins
+from worker import fault, jobs, log, originals, publish, recovery, scans, sidecar, training_runs, twins
 from worker.db import Database, open_database
+from worker.deriving import derive, judge
 from worker.errors import (
     DependencyMissing,
     JobMoved,
@@ -29,6 +28,8 @@ from worker.errors import (
     ScanVanished,
     from_os_error,
 )
+from worker.overview import database_time
+from worker.policy import policy_for
 from worker.serving import Serving
 from worker.settings import Settings, load
 from worker.tables import Job, JobState, Root, absolute, display
@@ -146,59 +147,6 @@ def _lease(bench: Bench, job: Job) -> Iterator[None]:
         thread.join()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Derived:
-    """A derivative that lies in a publication, verified and not yet published."""
-
-    extension: bytes
-    rendered: derivative.Rendered
-    proof: derivative.LStarReport
-    report: dict[str, Any]
-
-
-def derive(
-    settings: Settings, colorizer: Colorizer, fd: int, name: bytes, source_sha256: str,
-    publication: publish.Publication, job_id: str = "",
-) -> Derived:  # fmt: skip
-    """Read a scan, colour it, write the derivative, read it again and compare.
-
-    Args:
-        settings: assumed tone curve, pixel cap, output policy.
-        colorizer: the net.
-        fd: the original, open for reading.
-        name: its file name.
-        source_sha256: of its bytes.
-        publication: where the derivative goes.
-        job_id: for what the derivative says of its making.
-
-    Raises:
-        PhotochromError: the scan will not do, or what was written is not what was meant.
-    """
-    before = originals.stamp(fd)
-    policy = policy_of(settings)
-    origin = derivative.Origin(
-        source_name=display(name),
-        source_sha256=source_sha256,
-        model_version=colorizer.version.name,
-        weights_sha256=colorizer.version.weights_sha256,
-        job_id=job_id,
-    )
-    max_pixels = int(settings.max_megapixels * 1e6)
-    with scans.open_scan(fd, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels) as scan:
-        pixels = scan.width * scan.height * scan.pages
-        room.refuse_without_room(publication.fd, pixels * 3 * scan.bit_depth // 8)
-        fault.point("inference")
-        rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
-        proof = derivative.verify(scan, publication.fd)
-        derivative.check(rendered, proof)
-        report = {**scan.describe(), "mean_chroma": rendered.mean_chroma, "lstar": proof.as_dict()}
-        report["warnings"] = [*scan.warnings, *rendered.warnings]
-        extension = policy.extension(scan.kind, os.path.splitext(name)[1])
-    if originals.stamp(fd) != before:
-        raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
-    return Derived(extension=extension, rendered=rendered, proof=proof, report=report)
-
-
 def _colour(bench: Bench, job: Job) -> None:
     """From a claimed job to a published derivative and its row."""
     with bench.database.reading() as session:
@@ -211,37 +159,42 @@ def _colour(bench: Bench, job: Job) -> None:
         before = originals.stamp(fd)
         if publish.sha256_of(fd) != job.source_sha256:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
-        if twin is not None and _copy_twin(bench, job, root, twin, replaces):
+        policy = policy_for(bench.settings, job.root, job.parameters)
+        same = twin is not None and twin.report.get("parameters") == dataclasses.asdict(policy)
+        if twin is not None and same and _copy_twin(bench, job, root, twin, replaces):
             return
         colorizer = bench.serving.named(str(job.model_version))
         fault.point("reading")
         with _publication(bench, job, root) as publication:
-            name = os.path.basename(job.path)
-            derived = derive(bench.settings, colorizer, fd, name, job.source_sha256, publication, str(job.id))
+            derived = derive(
+                bench.settings, colorizer, fd, os.path.basename(job.path), job.source_sha256, publication,
+                policy=policy, force=bool(job.parameters.get("force")), job_id=str(job.id),
+            )  # fmt: skip
             if originals.stamp(fd) != before:  # since before it was hashed
                 raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
-            state, reason = _judge(bench.settings, derived.rendered, derived.proof)
-            _publish(bench, job, publication, derived.extension, replaces, state, reason,
+            state, reason = judge(bench.settings, derived.rendered, derived.proof)
+            _publish(bench, job, publication, derived.extension, replaces, state, reason, derived.sidecar,
                      pixels_sha256=derived.proof.pixels_sha256, report=derived.report)  # fmt: skip
 
 
-def _judge(settings: Settings, rendered: derivative.Rendered, proof: derivative.LStarReport) -> tuple[JobState, str]:
-    """Is the derivative fit to be called done?"""
-    if not proof.within:
-        return JobState.NEEDS_REVIEW, f"Published, but its lightness differs from the master's: {proof.limit}"
-    if not rendered.has_colour or rendered.mean_chroma < settings.review_chroma:
-        return JobState.NEEDS_REVIEW, f"Published, but almost without colour (mean chroma {rendered.mean_chroma:.1f})."
-    return JobState.DONE, "Coloured."
-
-
-def policy_of(settings: Settings) -> derivative.Policy:
-    """The output policy that the settings ask for."""
-    return derivative.Policy(kind=settings.output_format, jpeg_quality=settings.jpeg_quality)
+def _mode(bench: Bench) -> int | None:
+    return int(bench.settings.output_mode, 8) if bench.settings.output_mode else None
 
 
 def _publication(bench: Bench, job: Job, root: Root) -> publish.Publication:
-    mode = int(bench.settings.output_mode, 8) if bench.settings.output_mode else None
-    return publish.Publication(root.output, os.path.dirname(job.path), job_id=job.id, claim_no=job.claim_no, mode=mode)
+    return publish.Publication(
+        root.output, os.path.dirname(job.path), job_id=job.id, claim_no=job.claim_no, mode=_mode(bench)
+    )
+
+
+def _for_sidecar(bench: Bench, job: Job) -> sidecar.Job:
+    """What the queue knows of a derivative, for its sidecar."""
+    with bench.database.reading() as session:
+        root, now = session.get_one(Root, job.root), database_time(session)
+    return sidecar.Job(
+        job_id=str(job.id), root=root.path, path=job.path, source_size=job.size_bytes, device=job.device or "",
+        started_at=job.started_at or now, finished_at=now,
+    )  # fmt: skip
 
 
 def _publish(
@@ -252,9 +205,13 @@ def _publish(
     replaces: set[str],
     state: JobState,
     reason: str,
+    about: Callable[[publish.Published, sidecar.Job], dict[str, Any]],
     **fields: Any,
 ) -> None:
-    """Record the intent, rename, record the end: after a kill anywhere between, the next attempt knows its own file."""
+    """Record the intent, rename, write the sidecar, record the end.
+
+    After a kill anywhere between, the next attempt knows its own file.
+    """
     names = publish.derivative_names(job.path, extension, version=job.variant or None)
     planned = publication.plan(names, replaces=replaces)
     fault.point("synchronised")
@@ -266,8 +223,13 @@ def _publish(
     with bench.database.writing() as session:
         jobs.renew(session, job, bench.settings.lease_s, **target)
     fault.point("intended")
-    publication.commit(planned, replaces=replaces)
+    published = publication.commit(planned, replaces=replaces)
     fault.point("published")
+    if bench.settings.sidecar:
+        with bench.database.writing() as session:
+            jobs.renew(session, job, bench.settings.lease_s)  # a zombie must not tell about another's derivative
+        content = about(published, _for_sidecar(bench, job))
+        sidecar.write(publication.output_root, published, content, claim_no=job.claim_no, mode=_mode(bench))
     with bench.database.writing() as session:
         jobs.finish(session, job, state, reason=reason, **target, **fields)
     fault.point("recorded")
@@ -280,28 +242,15 @@ def _copy_twin(bench: Bench, job: Job, root: Root, twin: Job, replaces: set[str]
         twin_root = session.get_one(Root, twin.root)
     if twin.output_path is None or twin.output_sha256 is None:
         return False
+    first = sidecar.read(twin_root.output, twin.output_path) if bench.settings.sidecar else {}
+    if first is None:
+        return False
     with _publication(bench, job, root) as publication:
         if not publish.copy_into(publication, twin_root.output, twin.output_path, sha256=twin.output_sha256):
             return False
         extension = os.path.splitext(twin.output_path)[1]
         reason = f"The same bytes as job {twin.id}, whose derivative was copied."
-        _publish(bench, job, publication, extension, replaces, JobState.DUPLICATE, reason,
+        about = functools.partial(sidecar.of_copy, first)
+        _publish(bench, job, publication, extension, replaces, JobState.DUPLICATE, reason, about,
                  duplicate_of=twin.id, pixels_sha256=twin.pixels_sha256, report=twin.report)  # fmt: skip
     return True
-
-
-def colorize_file(colorizer: Colorizer, settings: Settings, source: Path, output: Path) -> Path:
-    """Colour one file without queue or database; the derivative gets a name of its own in `output`.
-
-    Raises:
-        PhotochromError: the scan was not coloured; the message says why.
-    """
-    folder, name = os.fsencode(source.parent), os.fsencode(source.name)
-    with (
-        originals.open_original(folder, name) as fd,
-        publish.Publication(output, b"", job_id="file", claim_no=os.getpid()) as publication,
-    ):
-        derived = derive(settings, colorizer, fd, name, publish.sha256_of(fd), publication)
-        names = publish.derivative_names(name, derived.extension)
-        published = publication.commit(publication.plan(names))
-    return Path(os.fsdecode(absolute(os.fsencode(output), published.path)))

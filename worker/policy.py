@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+from worker.settings import Settings
 
 #: kinds that can be written, with the suffixes that fit them; the first is ours
 SUFFIXES: Final[Mapping[str, tuple[bytes, ...]]] = {
@@ -47,3 +49,27 @@ class Policy:
         """The derivative's suffix with its dot: the source's own where it fits the kind written."""
         suffixes = SUFFIXES[self.kind_for(scan_kind)]
         return source_suffix if source_suffix.lower() in suffixes else suffixes[0]
+
+
+#: our settings' names for the fields that a root or a job may set for itself → the policy's names
+_FIELDS: Final[Mapping[str, str]] = {
+    "output_format": "kind", "output_depth": "depth", "tiff_compression": "tiff_compression",
+    "jpeg_quality": "jpeg_quality", "output_profile": "profile", "strength": "strength", "saturation": "saturation",
+    "temperature": "temperature", "tone": "tone",
+}  # fmt: skip
+
+
+def policy_for(settings: Settings, root: str = "", parameters: Mapping[str, Any] | None = None) -> Policy:
+    """The choices for one job: its own, over those of its root, over those for all.
+
+    Args:
+        settings: those in force.
+        root: the root's name.
+        parameters: the job's own choices, by the settings' names.
+    """
+    own = next((watched for watched in settings.watched if watched.key == root), None)
+    chosen: dict[str, Any] = {}
+    for name, field in _FIELDS.items():
+        of_root = getattr(own, name) if own is not None else None
+        chosen[field] = (parameters or {}).get(name, of_root if of_root is not None else getattr(settings, name))
+    return Policy(digital_source_type=settings.digital_source_type, **chosen)

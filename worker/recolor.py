@@ -7,8 +7,8 @@ published derivative are taken, and none that the version has coloured already.
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
@@ -29,7 +29,7 @@ class Plan:
     """What recolouring touches.
 
     Attributes:
-        version: the version to colour with.
+        version: the version to colour with, and the choices for it.
         scans: how many scans.
         size_bytes: of all of them.
         by: derivatives by the version that made the present one.
@@ -47,6 +47,24 @@ class Plan:
     def duration_s(self, processes: int) -> float | None:
         """About how long all of it takes with so many colouring processes, in seconds."""
         return None if self.each_s is None else self.scans * self.each_s / processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """How scans are to be coloured again.
+
+    Attributes:
+        version: by which version.
+        parameters: choices of its own for these jobs (`strength`, …), by the settings' names.
+    """
+
+    version: str
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def variant(self) -> str:
+        """What the derivatives' names carry: the version, and the choices where there are any."""
+        return self.version + "".join(f"+{name}{value}" for name, value in sorted(self.parameters.items()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +101,10 @@ def places(session: Session, paths: Sequence[bytes]) -> list[Place]:
     return found
 
 
-def plan(database: Database, version: str, where: Sequence[Place]) -> Plan:
+def plan(database: Database, wanted: Wanted, where: Sequence[Place]) -> Plan:
     """What would be coloured again; nothing is changed."""
-    planned = Plan(version=version, each_s=_each_s(database))
-    for page in _pages(database, version, where):
+    planned = Plan(version=wanted.variant, each_s=_each_s(database))
+    for page in _pages(database, wanted, where):
         for file, made_by in page:
             planned.scans += 1
             planned.size_bytes += file.size_bytes
@@ -95,35 +113,39 @@ def plan(database: Database, version: str, where: Sequence[Place]) -> Plan:
     return planned
 
 
-def submit(database: Database, version: str, where: Sequence[Place]) -> int:
+def submit(database: Database, wanted: Wanted, where: Sequence[Place]) -> int:
     """Put a job for each into the queue, behind everything else; returns how many are new."""
     count = 0
-    for page in _pages(database, version, where):
+    for page in _pages(database, wanted, where):
         with database.writing() as session:
             for file, _ in page:
-                _, new = jobs.submit(session, file, str(file.sha256), priority=PRIORITY["backlog"], variant=version,
-                                     model_version=version)  # fmt: skip
+                _, new = jobs.submit(
+                    session, file, str(file.sha256), priority=PRIORITY["backlog"], variant=wanted.variant,
+                    model_version=wanted.version, parameters=dict(wanted.parameters),
+                )  # fmt: skip
                 count += new
     return count
 
 
-def _pages(database: Database, version: str, where: Sequence[Place]) -> Iterator[list[tuple[SourceFile, str | None]]]:
+def _pages(database: Database, wanted: Wanted, where: Sequence[Place]) -> Iterator[list[tuple[SourceFile, str | None]]]:
     """Files to be coloured again, with the version that coloured them last; page by page, by id."""
     again = aliased(Job)
     exists = sa.exists().where(
-        again.source_file_id == SourceFile.id, again.variant == version, again.source_sha256 == SourceFile.sha256,
-        again.state != JobState.SUPERSEDED,
+        again.source_file_id == SourceFile.id, again.variant == wanted.variant,
+        again.source_sha256 == SourceFile.sha256, again.state != JobState.SUPERSEDED,
     )  # fmt: skip
     query = (
         sa.select(SourceFile, Job.model_version)
         .join(Job, Job.id == SourceFile.job_id)
         .where(
             SourceFile.state == FileState.SUBMITTED, Job.state.in_(jobs.PUBLISHED),
-            Job.source_sha256 == SourceFile.sha256, Job.model_version != version, ~exists,
+            Job.source_sha256 == SourceFile.sha256, ~exists,
         )
         .order_by(SourceFile.id)
         .limit(PAGE)
     )  # fmt: skip
+    if not wanted.parameters:
+        query = query.where(Job.model_version != wanted.version)
     if where:
         query = query.where(sa.or_(*(place.holds() for place in where)))
     last = 0

@@ -45,7 +45,23 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))
 
 
-class RootSettings(BaseModel):
+class OutputPolicy(BaseModel):
+    """How derivatives look: for all folders, or, where given, for one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_format: OutputFormat | None = None
+    output_depth: Literal["same", "8", "16"] | None = None
+    tiff_compression: Literal["deflate", "none", "lzw", "zstd"] | None = None
+    jpeg_quality: int | None = Field(default=None, ge=50, le=100)
+    output_profile: str | None = None
+    strength: float | None = Field(default=None, ge=0, le=1)
+    saturation: float | None = Field(default=None, ge=0, le=3)
+    temperature: float | None = Field(default=None, ge=-1, le=1)
+    tone: Literal["drop", "preserve"] | None = None
+
+
+class RootSettings(OutputPolicy):
     """One watched folder and where its derivatives go: a `[[roots]]` table in photochrom.toml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,10 +76,6 @@ class RootSettings(BaseModel):
     batch_marker: str = Field(default="READY", pattern=r"^[^/]+$")
     batch_count: int = Field(default=0, ge=0)
     batch_manifest: str = Field(default="SHA256SUMS", pattern=r"^[^/]+$")
-    batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
-    batch_marker: str = Field("READY", pattern=r"^[^/]+$")
-    batch_count: int = Field(0, ge=0)
-    batch_manifest: str = Field("SHA256SUMS", pattern=r"^[^/]+$")
 
     @field_validator("path", "output")
     @classmethod
@@ -110,7 +122,18 @@ class Settings(BaseSettings):
         "srgb", description="tone curve of gray scans that carry no profile"
     )
     output_format: OutputFormat = Field("same", description="file type of the derivatives")
+    output_depth: Literal["same", "8", "16"] = Field("same", description="bits per channel of the derivatives")
+    tiff_compression: Literal["deflate", "none", "lzw", "zstd"] = Field("deflate", description="of TIFF derivatives")
     jpeg_quality: int = Field(95, ge=50, le=100, description="quality of JPEG derivatives")
+    output_profile: str = Field("", description="RGB profile (file) to write derivatives in; empty: sRGB")
+    strength: float = Field(1, ge=0, le=1, description="of the colours: 0 gray, 1 as the model gives them")
+    saturation: float = Field(1, ge=0, le=3, description="factor on the colours' chroma")
+    temperature: float = Field(0, ge=-1, le=1, description="-1 cooler, 1 warmer")
+    tone: Literal["drop", "preserve"] = Field("drop", description="what becomes of a toned print's own tint")
+    digital_source_type: Literal["compositeWithTrainedAlgorithmicMedia", "algorithmicallyEnhanced"] = Field(
+        "compositeWithTrainedAlgorithmicMedia", description="IPTC's term in every derivative"
+    )
+    sidecar: bool = Field(True, description="write a JSON file about each derivative beside it")
     output_mode: str = Field("", pattern=r"^(0?[0-7]{3})?$", description="octal mode of derivatives; empty: by umask")
     review_chroma: float = Field(1.0, ge=0, description="a derivative with a mean chroma below this goes to review")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -62,7 +62,7 @@ def document(
         "derivative": {**_named(published.path), "sha256": published.sha256, "size": published.size,
                        "pixels_sha256": report.pixels_sha256, "width": rendered.width, "height": rendered.height,
                        "bit_depth": rendered.bit_depth, "kind": rendered.kind, "pages": rendered.pages,
-                       "profile": "sRGB", "mean_chroma": rendered.mean_chroma},
+                       "profile": policy.profile or "sRGB", "mean_chroma": rendered.mean_chroma},
         "model": {"version": origin.model_version, "weights_sha256": origin.weights_sha256, "device": job.device},
         "parameters": dataclasses.asdict(policy),
         "lightness": proof,
@@ -75,6 +75,37 @@ def document(
 
 
 _PROOF: Final = ("max", "p99_9", "mean", "pixels", "limit", "within")
+
+
+def of_copy(content: Mapping[str, Any], published: Published, job: Job) -> dict[str, Any]:
+    """The sidecar of a derivative that was copied for the same bytes under another path.
+
+    Args:
+        content: the first one's sidecar.
+        published: the copy.
+        job: the copy's job.
+    """
+    moments = {"started_at": _utc(job.started_at), "finished_at": _utc(job.finished_at)}
+    return {
+        **content,
+        "source": {**_without_path(content["source"]), **_named(job.path), "root": _named(job.root)["path"]},
+        "derivative": {**_without_path(content["derivative"]), **_named(published.path)},
+        "job": {"id": job.job_id, **moments},
+    }
+
+
+def _without_path(names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in names.items() if name not in ("path", "path_hex")}
+
+
+def read(output_root: bytes, derivative: bytes) -> dict[str, Any] | None:
+    """The sidecar of a derivative; None when there is none that can be read."""
+    try:
+        with open(os.path.join(output_root, derivative + SUFFIX), "rb") as file:  # noqa: PTH123 - a path of bytes
+            content = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
 
 
 def write(

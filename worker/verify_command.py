@@ -42,7 +42,9 @@ def verify(
     from worker import scans
 
     scans.set_up_libvips(threads=os.cpu_count() or 1)
-    report = pictures.verify(master, derivative, assumed_gray_trc=load().gray_curve)
+    settings = load()
+    max_pixels = int(settings.max_megapixels * 1e6)
+    report = pictures.verify(master, derivative, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2))
     else:

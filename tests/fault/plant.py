@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -233,7 +234,12 @@ def _assert_outputs(plant: Plant, jobs: list[Job], folder: str) -> None:
         if job.state is not JobState.DUPLICATE:
             assert job.source_sha256 not in once, f"I3: the net ran twice for {job.display_path}"
             once[job.source_sha256] = job.id
-    there = {path: entry[0] for path, entry in manifest(plant.output / folder).items() if entry[0]}
+    found = {path: entry[0] for path, entry in manifest(plant.output / folder).items() if entry[0]}
+    there = {path: digest for path, digest in found.items() if not path.endswith(b".json")}
+    told = {path: json.loads(Path(os.fsdecode(path)).read_bytes()) for path in found.keys() - there.keys()}
+    assert {path: content["derivative"]["sha256"] for path, content in told.items()} == {
+        path + b".json": digest for path, digest in there.items()
+    }, "I3: the sidecars are not those of the outputs"
     left = [path for path in there if is_temporary(os.path.basename(path))]
     assert left == [], "I4: temporary files are left"
     assert there == expected, "I3: the outputs are not those of the rows"

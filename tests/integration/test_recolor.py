@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
-from conftest import source_file
+from rows_made import source_file
 from versions_made import make_version, ship
 
 from daemon.cli import main
@@ -59,7 +59,7 @@ def archive(record: Database, tmp_path: Path) -> Database:
 
 
 def test_a_plan_counts_what_another_version_made(archive: Database, tmp_path: Path) -> None:
-    planned = recolor.plan(archive, "new", [])
+    planned = recolor.plan(archive, recolor.Wanted("new"), [])
     assert (planned.scans, planned.by, planned.size_bytes) == (4, {"old": 4}, 40)
     assert planned.folders == {"archive: .": 2, "archive: 1911": 2}
     assert planned.each_s is not None and planned.each_s >= 0
@@ -67,14 +67,14 @@ def test_a_plan_counts_what_another_version_made(archive: Database, tmp_path: Pa
         folder, file = recolor.places(session, [bytes(tmp_path / "in" / "1911"), bytes(tmp_path / "in" / "a.tif")])
         with pytest.raises(RootMissing, match="no watched folder"):
             recolor.places(session, [b"/nowhere/x.tif"])
-    assert recolor.plan(archive, "new", [folder]).scans == 2
-    assert recolor.plan(archive, "new", [folder, file]).scans == 3
+    assert recolor.plan(archive, recolor.Wanted("new"), [folder]).scans == 2
+    assert recolor.plan(archive, recolor.Wanted("new"), [folder, file]).scans == 3
 
 
 def test_jobs_are_bound_wait_behind_everything_and_are_made_once(archive: Database) -> None:
-    assert recolor.submit(archive, "new", []) == 4
-    assert recolor.submit(archive, "new", []) == 0
-    assert recolor.plan(archive, "new", []).scans == 0
+    assert recolor.submit(archive, recolor.Wanted("new"), []) == 4
+    assert recolor.submit(archive, recolor.Wanted("new"), []) == 0
+    assert recolor.plan(archive, recolor.Wanted("new"), []).scans == 0
     with archive.reading() as session:
         made = session.scalars(sa.select(Job).where(Job.variant == "new")).all()
         assert {(job.model_version, job.priority, job.state) for job in made} == {
@@ -88,7 +88,7 @@ def test_jobs_are_bound_wait_behind_everything_and_are_made_once(archive: Databa
 
 
 def test_new_content_ends_open_reruns_of_the_old(archive: Database) -> None:
-    recolor.submit(archive, "new", [])
+    recolor.submit(archive, recolor.Wanted("new"), [])
     with archive.writing() as session:
         file = session.scalars(sa.select(SourceFile).where(SourceFile.path == b"a.tif")).one()
         jobs.submit(session, file, "f" * 64, priority=3)
@@ -126,7 +126,7 @@ def test_a_rerun_is_published_beside_the_old_derivative(
     with state_database.reading() as session:
         again = session.scalars(sa.select(Job).where(Job.variant == "v2")).one()
     pipeline.run(again.id)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a__color.png", "a__color@v2.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a__color.png", "a__color@v2.png"]
     with state_database.reading() as session:
         rows = session.execute(sa.select(Job.model_version, Job.pixels_sha256).order_by(Job.id)).all()
     assert [version for version, _ in rows] == ["shipped-one", "v2"]

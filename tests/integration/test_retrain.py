@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import tensorflow as tf
-from conftest import source_file
+from rows_made import source_file
 from skimage import data
 from versions_made import ship
 
