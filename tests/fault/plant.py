@@ -283,7 +283,7 @@ def running(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator[
 @contextlib.contextmanager
 def starting(base: Path, prefix: Sequence[str] = (), **environ: str) -> Iterator[Plant]:
     """The same, for tests that kill the supervisor themselves."""
-    installation = Installation(base, tuple(prefix))
+    installation = Installation(base, prefix=tuple(prefix))
     faults, logs = base / "faults", installation.state_dir / "logs"
     for folder in (installation.inbox, faults, logs):
         folder.mkdir(parents=True, exist_ok=True)
