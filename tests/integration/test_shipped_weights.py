@@ -74,6 +74,6 @@ def test_the_model_cards_scores_are_reached():
     if not EVALUATION.exists():
         pytest.skip("the evaluation photographs are not on this machine")
     figures = evaluate(EVALUATION, draws=0).overall.figures
-    assert figures["R"] >= 0.564
+    assert figures["R"] >= 0.564  # the prototype's floor
     assert figures["chroma_ratio"] >= 0.8
     assert figures["d_cf"] <= 6
