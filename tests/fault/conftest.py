@@ -14,8 +14,9 @@ from plant import Plant, running
 HEADER = """# Reliability: the fault matrix
 
 Written by `make fault` with real processes, a real broker and a real database; each row is from the latest run of its
-cell. Every cell compares full manifests of the source tree, the output tree and the rows. Recovery is the time from the end of the fault until the
-last affected scan had its derivative and its row; the promise is {limit:.0f} s. I1 to I6 are explained in the README.
+cell. Every cell compares full manifests of the source tree, the output tree and the rows. Recovery is the time from the
+end of the fault until the last affected scan had its derivative and its row; the promise is {limit:.0f} s. I1 to I6 are
+explained in the README.
 
 """
 
