@@ -37,6 +37,7 @@ FILE = click.Path(path_type=Path)
 
 def load_tensorflow() -> None:
     """Import TensorFlow without its greetings, which come from C++ before any of its log levels is in force."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # for what it says later
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

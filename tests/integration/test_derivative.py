@@ -18,6 +18,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from profiles_made import gray_profile
 from skimage import color
 
 from model import registry
@@ -173,30 +174,37 @@ def test_a_big_tiff_reads_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert hashlib.sha256(file.asarray().tobytes()).hexdigest() == rendered.pixels_sha256 == report.pixels_sha256
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    height=st.integers(1, 400), width=st.integers(1, 400), bit_depth=st.sampled_from([8, 16]),
+    height=st.integers(1, 3000), width=st.integers(1, 3000), bit_depth=st.sampled_from([8, 16]),
     kind=st.sampled_from(["tiff", "png"]), white=st.booleans(), orientation=st.integers(1, 8),
-    compression=st.sampled_from([None, "lzw", "adobe_deflate", "packbits"]),
+    compression=st.sampled_from([None, "lzw", "adobe_deflate", "packbits"]), gamma=st.sampled_from([None, 1.8, 2.2]),
+    resolution=st.sampled_from([(300.0, 300.0, 2), (240.0, 120.0, 3), (1.0, 1.0, 1)]),
 )  # fmt: skip
 def test_invariants_of_any_scan(
     tmp_path: Path, height: int, width: int, bit_depth: int, kind: str, white: bool, orientation: int,
-    compression: str | None,
+    compression: str | None, gamma: float | None, resolution: tuple[float, float, int],
 ) -> None:  # fmt: skip
     source, target = tmp_path / "in", tmp_path / "out"
     codes = _codes(bit_depth, height, width)
     if kind == "tiff":
+        icc = gray_profile(gamma) if gamma is not None else None
         tifffile.imwrite(
             source, np.invert(codes) if white else codes, photometric="miniswhite" if white else "minisblack",
-            metadata=None, compression=compression, extratags=[(274, "H", 1, orientation, True)],
+            metadata=None, compression=compression, extratags=[(274, "H", 1, orientation, True)], iccprofile=icc,
+            resolution=resolution[:2], resolutionunit=resolution[2], rowsperstrip=64,
         )  # fmt: skip
     else:
         _write(source, codes, "png")
-    scan, _, report = _render(source, target)
+    scan, rendered, report = _render(source, target)
     assert report.within
     assert (report.width, report.height, report.bit_depth, report.kind) == (width, height, bit_depth, kind)
+    assert rendered.pixels_sha256 == report.pixels_sha256
     with scans.open_scan(target, force=True) as out:
         assert out.orientation == scan.orientation
+        assert out.resolution_unit == scan.resolution_unit
+        if kind == "tiff" and resolution[2] != 1:
+            assert (out.x_resolution, out.y_resolution) == (scan.x_resolution, scan.y_resolution) == resolution[:2]
 
 
 @pytest.mark.parametrize("shape", [(9, 70_000), (70_000, 9), (1, 40_000), (40_000, 1), (1, 1)])
