@@ -7,6 +7,8 @@ from typing import Final
 
 #: longest file name on the file systems we meet (ext4, XFS, NTFS, SMB: 255 bytes) less the sidecar's suffix
 NAME_BYTES: Final = 250
+#: longest form of a version, with the choices of a re-run, in a name
+VERSION_MAX_BYTES: Final = 48
 #: names we use for files under work; recognised by `is_temporary`
 _TEMPORARY: Final = re.compile(rb"\.photochrom-([0-9A-Za-z]{1,40})-([0-9]{1,12})-[0-9a-f]{8}\.part")
 
@@ -48,8 +50,11 @@ def _cut(stem: bytes, room: int) -> bytes:
 
 
 def _plain(version: str) -> bytes:
-    """A version's name without characters that file systems or shells dislike."""
-    return re.sub(r"[^0-9A-Za-z._-]", "-", version)[:40].encode()
+    """A version's name without characters that file systems or shells dislike; a long one ends in its hash."""
+    plain = re.sub(r"[^0-9A-Za-z._-]", "-", version).encode()
+    if len(plain) <= VERSION_MAX_BYTES:
+        return plain
+    return plain[: VERSION_MAX_BYTES - 9] + b"-" + hashlib.sha256(version.encode()).hexdigest()[:8].encode()
 
 
 def temporary_name(job_id: int | str, claim_no: int) -> bytes:

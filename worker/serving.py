@@ -6,18 +6,20 @@ not load never stops the work: the one before goes on serving, and the record sa
 
 import logging
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
 from model import registry
-from model.colorizer import ChromaNotFinite, Colorizer
 from model.registry import Version, WeightsError
 from model.store import Store
 from worker import fitness, versions
 from worker.db import Database, has_tables, open_database
 from worker.errors import VersionUnusable, WeightsBroken
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from model.colorizer import Colorizer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Serving:
         self._champion: Colorizer | None = None
         self._refused: dict[str, float] = {}
 
-    def champion(self) -> Colorizer:
+    def champion(self) -> "Colorizer":
         """The version for jobs that are bound to none; loaded, checked and warm.
 
         Raises:
@@ -85,7 +87,7 @@ class Serving:
         self._refused.pop(wanted, None)
         logger.warning("champion_changed", extra={"version": wanted, "before": serves})
 
-    def named(self, name: str) -> Colorizer:
+    def named(self, name: str) -> "Colorizer":
         """Exactly the version a job is bound to.
 
         Raises:
@@ -99,10 +101,12 @@ class Serving:
         except WeightsError as error:
             raise VersionUnusable(str(error)) from error
 
-    def _load(self, name: str) -> Colorizer:
+    def _load(self, name: str) -> "Colorizer":
         if name in self._loaded:
             self._loaded[name] = self._loaded.pop(name)
             return self._loaded[name]
+        from model.colorizer import ChromaNotFinite, Colorizer  # loads TensorFlow; whoever only asks does without
+
         version = self._open(name)
         try:
             colorizer = Colorizer(version)
@@ -138,12 +142,14 @@ class Serving:
             logger.warning("problem_not_recorded", exc_info=True)
 
 
-def colorizer_by_record(settings: Settings) -> Colorizer:
+def colorizer_by_record(settings: Settings) -> "Colorizer":
     """The champion, for verbs that work without queue; without a database it is the shipped version.
 
     Raises:
         WeightsBroken: it does not load.
     """
+    from model.colorizer import Colorizer
+
     try:
         return Colorizer(chosen(settings))
     except WeightsError as error:

@@ -225,3 +225,12 @@ def test_copying_an_existing_derivative(tmp_path: Path) -> None:
         done = publication.commit(publication.plan(names.derivative_names(b"y/b.tif", b".tif")))
     assert done.sha256 == first.sha256
     assert (tmp_path / "y/b__color.tif").read_bytes() == b"pixels"
+
+
+def test_re_runs_with_long_names_do_not_meet() -> None:
+    made = [
+        names.derivative_names(b"a.tif", b".tif", version="v" * 40 + f"+strength{value}")[0] for value in (0.7, 0.8)
+    ]
+    assert made[0] != made[1]
+    assert all(len(name) < 80 for name in made)
+    assert names.derivative_names(b"a.tif", b".tif", version="v2+strength0.7")[0] == b"a__color@v2-strength0.7.tif"
