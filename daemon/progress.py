@@ -85,13 +85,16 @@ def logged_to(console: Console) -> Iterator[None]:
 
 
 def program() -> str:
-    """How this program is called from a shell: its name where that finds it, else its path."""
+    """How this program is called from another shell: its path where it is a virtual environment's, else its name.
+
+    `make run` puts the environment on its own PATH; the person's second terminal does not have it there.
+    """
     found, called = shutil.which("photochrom"), Path(sys.argv[0])
     beside = Path(sys.executable).with_name("photochrom")
     itself = called if called.name == "photochrom" else beside
     if not itself.exists():
         return f"{shlex.quote(sys.executable)} -m daemon.cli"
-    if found and Path(found).samefile(itself):
+    if sys.prefix == sys.base_prefix and found and Path(found).samefile(itself):
         return "photochrom"
     return shlex.quote(str(itself.absolute()))
 

@@ -351,3 +351,15 @@ def test_a_job_bears_a_strike_for_a_dead_worker_not_for_a_stopped_one(
                     jobs.release(writing, left, "for the second round")
             else:
                 assert (left.state, left.lost) == (JobState.QUEUED, lost)
+
+
+def test_a_virtual_environment_s_program_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    itself = tmp_path / "photochrom"
+    itself.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [str(itself)])
+    monkeypatch.setattr("sys.base_prefix", "/usr")
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert progress.program() == str(itself)
+    monkeypatch.setattr("sys.prefix", "/usr")
+    assert progress.program() == "photochrom"
