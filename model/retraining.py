@@ -211,15 +211,25 @@ def write_photo(path: Path, rgb: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
-def base_photos(folder: Path, count: int, seed: int) -> list[Photo]:
-    """Photos of the base set, drawn by the seed, in random order; at most `count`.
+def base_photos(folder: Path, seed: int) -> list[Photo]:
+    """Photos of the base set in an order drawn by the seed: any first part of it holds a share of every source.
+
+    Sources are subfolders. A share grows with the square root of the source's size, as in training: of a uniform draw,
+    one large source would be most, and small ones would be forgotten.
 
     Raises:
         PhotosError: the folder holds none.
     """
-    photos = find_photos([folder])
-    order = np.random.default_rng(seed).permutation(len(photos))[:count]
-    return [photos[i] for i in order]
+    sources: dict[str, list[Photo]] = {}
+    for photo in find_photos([folder]):
+        sources.setdefault(photo.source, []).append(photo)
+    random = np.random.default_rng(seed)
+    turns: list[tuple[float, str, Photo]] = []
+    for source in sorted(sources):
+        drawn, first = random.permutation(len(sources[source])), random.random()
+        step = 1 / np.sqrt(len(drawn))
+        turns += [((turn + first) * step, source, sources[source][i]) for turn, i in enumerate(drawn)]
+    return [photo for _, _, photo in sorted(turns, key=lambda turn: turn[:2])]
 
 
 class Curves:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from model import base_set
 from model.colorizer import Colorizer
 from model.perceptual import as_table, mirrored_hash, nearest, perceptual_hash
 from model.photos import PhotosError, decode, find_photos, shrink
@@ -36,6 +37,10 @@ TRAIN_PX: Final = 224
 JUDGE_PX: Final = 320
 LEAST_REPLAY: Final = 200
 MOST_REPLAY: Final = 2000
+#: kinds of replay
+BASE_SET: Final = "shipped base set"
+BASE_PHOTOS: Final = "base photos"
+SELF_DISTILLATION: Final = "self-distillation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,13 +129,14 @@ def _copy_all(
             logger.warning("photo_left_out", extra={"path": photo.display_path, "why": str(error)})
     judged = [entry["perceptual_hash"] for entry in entries if entry["use"] == "holdout"]
     learned = sum(entry["use"] == "train" for entry in entries)
+    count = min(max(LEAST_REPLAY, learned), MOST_REPLAY)
     return {
         "format": FORMAT,
         "seed": run.id,
         "parent": {"version": champion.version.name, "weights_sha256": champion.version.weights_sha256},
         "curated": entries,
         "left_out": left_out,
-        "replay": _replay(settings, folder / "photos" / "replay", champion, run.id, learned, judged),
+        "replay": _replay(settings, folder / "photos" / "replay", champion, run.id, count, judged),
         "evaluation": _evaluation(settings),
     }
 
@@ -168,27 +174,53 @@ def _copy(settings: Settings, photo: CuratedPhoto, root: bytes, folder: Path, us
 
 
 def _replay(
-    settings: Settings, folder: Path, champion: Colorizer, seed: int, learned: int, judged: Sequence[str]
+    settings: Settings, folder: Path, champion: Colorizer, seed: int, count: int, judged: Sequence[str]
 ) -> dict[str, Any]:
     """Fill `replay/`: base photos where the operator has some, else the champion's own outputs on the gray set."""
-    count = min(max(LEAST_REPLAY, learned), MOST_REPLAY)
-    if not settings.base_photos:
-        return {"kind": "self-distillation", "photos": distil(champion, folder, count, seed, TRAIN_PX)}
+    kept, held_back = _base(settings, folder, champion, seed, count, judged) if settings.base_photos else ([], 0)
+    if not kept:
+        photos = distil(champion, folder, count, seed, TRAIN_PX)
+        return {"kind": SELF_DISTILLATION, "folder": settings.base_photos, "photos": photos, "held_back": held_back}
+    matched = sum(bool(photo["base_set"]) for photo in kept)
+    kind = BASE_SET if matched == len(kept) else BASE_PHOTOS
+    return {"kind": kind, "folder": settings.base_photos, "photos": kept, "matched": matched, "held_back": held_back}
+
+
+def _base(
+    settings: Settings, folder: Path, champion: Colorizer, seed: int, count: int, judged: Sequence[str]
+) -> tuple[list[dict[str, str]], int]:
+    """Copies of photos from `base_photos`, and how many of the base set's own hold-out were passed over."""
     _, table = curation.evaluation_hashes(settings.evaluation_photos)
     kept_out = as_table([row.tobytes().hex() for row in table] + list(judged))
     kept: list[dict[str, str]] = []
-    for photo in base_photos(Path(settings.base_photos), 2 * count, seed):
+    held_back = 0
+    for photo in base_photos(Path(settings.base_photos), seed):
         if len(kept) == count:
             break
+        known = base_set.find(photo)
+        if known is not None and known.held_out:
+            held_back += 1
+            continue
         try:
             rgb = decode(photo)
         except PhotosError:
             continue
         hashed = perceptual_hash(rgb)
+        # also of photos of the base set: the gate would refuse what learned from a copy of what it judges by
         if nearest(kept_out, hashed, mirrored_hash(rgb)) is None:
             write_photo(folder / f"base_{len(kept):05d}.png", anchored(shrink(rgb, TRAIN_PX), champion))
-            kept.append({"name": photo.name, "perceptual_hash": hashed})
-    return {"kind": "base photos", "folder": settings.base_photos, "photos": kept}
+            kept.append({"name": photo.name, "perceptual_hash": hashed, "base_set": known.source if known else ""})
+    return kept, held_back
+
+
+def replay_in_words(replay: dict[str, Any]) -> str:
+    """Which replay a run used, from its manifest."""
+    kind, matched = str(replay["kind"]), replay.get("matched", 0)
+    words = f"{kind}, {matched} of them of the {BASE_SET}" if kind == BASE_PHOTOS and matched else kind
+    if kind == SELF_DISTILLATION and replay.get("folder"):
+        words += ", because no usable photo was found in base_photos"
+    held_back = replay.get("held_back", 0)
+    return words + (f"; {held_back} of the base set's hold-out passed over" if held_back else "")
 
 
 def _evaluation(settings: Settings) -> dict[str, Any]:

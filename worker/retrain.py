@@ -176,7 +176,8 @@ def _attempt(settings: Settings, ledger: Ledger, minutes: float | None) -> Ended
     frozen = manifest.freeze(ledger.database, settings, row, folder, champion, ledger.phase("freezing"))
     if row.manifest_sha256 not in {None, frozen.sha256}:
         raise TrainingError(f"The manifest in {folder} is not the one this run was started with.")
-    ledger.note(manifest_sha256=frozen.sha256)
+    used = manifest.replay_in_words(frozen.record["replay"])
+    ledger.note(manifest_sha256=frozen.sha256, config=row.config | {"replay": used})
     fault.point("frozen")
     name = f"r{row.id}-{frozen.sha256[:8]}"
     if not (store.root / name).is_dir():
@@ -209,7 +210,6 @@ def _config(settings: Settings, row: TrainingRun, effort: Effort) -> dict[str, A
         "effort": dataclasses.asdict(effort),
         "loss": "GAN + 100 L1",
         "optimizer": "Adam 2e-4, beta_1 0.5",
-        "replay": settings.base_photos or "self-distillation",
         "code": package_version("photochrom"),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, device {settings.device}",
         "attempts": row.claim_no,
@@ -239,8 +239,8 @@ def _card(name: str, frozen: manifest.Manifest, row: TrainingRun) -> str:
     return (
         f"# {name}\n\nMade by Photochrom's retraining (run {row.id}) from version {row.parent}.\n\n"
         f"Learned from {len(frozen.used('train'))} curated photos (licences: {', '.join(licences)}) and replay of "
-        f"{len(frozen.record['replay']['photos'])} ({frozen.record['replay']['kind']}). Manifest sha256 "
-        f"{frozen.sha256}. The verdict is in the record: `photochrom models show {name}`.\n\n"
+        f"{len(frozen.record['replay']['photos'])} ({manifest.replay_in_words(frozen.record['replay'])}). Manifest "
+        f"sha256 {frozen.sha256}. The verdict is in the record: `photochrom models show {name}`.\n\n"
         "Its colours are inferred; they are plausible, not true.\n"
     )
 

@@ -13,7 +13,7 @@ from model.registry import Version
 from model.verdict import CURATED, OPERATOR, Artefact, Judged, Thresholds, Verdict
 from worker import fitness
 from worker.errors import TrialImpossible
-from worker.manifest import Manifest, leaks
+from worker.manifest import Manifest, leaks, replay_in_words
 from worker.settings import Settings
 
 SHEET_ROWS = 12
@@ -109,7 +109,12 @@ def _as_dict(verdict: Verdict, manifest: Manifest, champion: Version, challenger
         "challenger": {"version": challenger.name, "weights_sha256": challenger.weights_sha256},
         "manifest_sha256": manifest.sha256,
         "photos": {use: len(manifest.used(use)) for use in ("train", "holdout")},
-        "replay": {"kind": manifest.record["replay"]["kind"], "photos": len(manifest.record["replay"]["photos"])},
+        "replay": {
+            "kind": manifest.record["replay"]["kind"],
+            "photos": len(manifest.record["replay"]["photos"]),
+            "matched": manifest.record["replay"].get("matched", 0),
+            "says": replay_in_words(manifest.record["replay"]),
+        },
         "evaluation": manifest.record["evaluation"],
         "checks": [dataclasses.asdict(check) for check in verdict.checks],
         "reported_slices": {name: list(told) for name, told in verdict.reported_slices.items()},
@@ -126,7 +131,7 @@ def report(told: dict[str, Any]) -> str:
         f"Challenger `{told['challenger']['version']}` ({told['challenger']['weights_sha256'][:16]}…) against champion "
         f"`{told['champion']['version']}` ({told['champion']['weights_sha256'][:16]}…).",
         f"Learned from {told['photos']['train']} curated photos and {told['replay']['photos']} of replay "
-        f"({told['replay']['kind']}); judged on {told['photos']['holdout']} held-out curated photos and "
+        f"({told['replay']['says']}); judged on {told['photos']['holdout']} held-out curated photos and "
         f"{told['evaluation']['photos']} of the operator's. Manifest {told['manifest_sha256'][:16]}….",
         "",
         "| point | check | | champion | challenger | photos |",

@@ -13,7 +13,7 @@ from rows_made import source_file
 from skimage import data
 from versions_made import ship
 
-from model import checkpoints, retraining
+from model import base_set, checkpoints, retraining
 from model.perceptual import perceptual_hash
 from model.train import LossNotFinite
 from worker import curated, manifest, retrain, training_runs, versions
@@ -108,6 +108,7 @@ def test_a_run_from_manifest_to_verdict(settings: Settings, record_: Database) -
     assert row.verdict["challenger"]["weights_sha256"] != row.verdict["champion"]["weights_sha256"]
     assert {check["point"] for check in row.verdict["checks"]} >= {0, 1, 2, 3, 5, 7}
     assert set(row.verdict["reported_slices"]) <= {"curated/cats", "curated/things"}
+    assert row.config["replay"] == row.verdict["replay"]["says"] == "self-distillation"
     assert row.config["code"] and row.config["effort"]["batch"] == 4
     for name in ("report.md", "verdict.json", "before-after.png", "training/history.csv"):
         assert (folder / name).stat().st_size > 100, name
@@ -122,6 +123,45 @@ def test_a_run_from_manifest_to_verdict(settings: Settings, record_: Database) -
     assert (settings.models / row.version / "CARD.md").is_file()
     again = retrain.run(settings, record_, trigger="now")
     assert again.state is RunState.SKIPPED and "0 new" in again.reason
+
+
+def test_base_photos_are_known_by_content_and_the_hold_out_of_the_base_set_is_never_replayed(
+    settings: Settings, record_: Database, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(photo):
+        number = int(photo.path.stem)
+        source = "sky" if number < 10 else "things" if number < 30 else ""
+        return base_set.Listed("", 1, source, "", held_out=source == "sky") if source else None
+
+    monkeypatch.setattr(base_set, "find", listed)
+    monkeypatch.setattr(retrain, "_train", lambda *_: (_ for _ in ()).throw(LossNotFinite("stop here.")))
+    base = tmp_path / "base"
+    base.mkdir()
+    random = np.random.default_rng(1)
+    for number in range(40):
+        cv2.imwrite(str(base / f"{number:03d}.png"), random.integers(0, 255, (64, 64, 3), np.uint8))
+    (base / "050.png").write_bytes(b"no picture")
+    retrain.run(settings.model_copy(update={"base_photos": str(base)}), record_, trigger="now")
+    (row,) = rows(record_)
+    replay = json.loads((Path(row.directory) / "manifest.json").read_text())["replay"]
+    assert (replay["kind"], len(replay["photos"])) == ("base photos", 30)
+    assert (replay["matched"], replay["held_back"]) == (20, 10)
+    assert {photo["base_set"] for photo in replay["photos"]} == {"things", ""}
+    assert row.config["replay"] == (
+        "base photos, 20 of them of the shipped base set; 10 of the base set's hold-out passed over"
+    )
+    assert len(list((Path(row.directory) / "photos" / "replay").glob("*.png"))) == 30
+
+
+def test_which_replay_was_used_is_said() -> None:
+    said = manifest.replay_in_words
+    assert said({"kind": "shipped base set", "matched": 7, "held_back": 0}) == "shipped base set"
+    assert said({"kind": "base photos", "matched": 0, "held_back": 0}) == "base photos"
+    assert said({"kind": "self-distillation", "folder": "", "held_back": 0}) == "self-distillation"
+    assert said({"kind": "self-distillation", "folder": "/x", "held_back": 2}) == (
+        "self-distillation, because no usable photo was found in base_photos; 2 of the base set's hold-out passed over"
+    )
+    assert said({"kind": "self-distillation"}) == "self-distillation"  # as recorded by 0.1.0's first runs
 
 
 def test_a_broken_photo_in_the_middle_is_left_out_and_named(
