@@ -1,13 +1,13 @@
 """The net in service: one picture's L* in, its chroma at the net's resolution out; the same every time.
 
-The whole picture is squashed to the net's square, which tells the net more than a padded one (DeOldify's finding) and
-gives TensorFlow one fixed signature: no retracing, no growth. Beyond 2:1 a picture is covered by overlapping windows.
-Running statistics, no dropout, batches always full: the same picture gives the same numbers on the same machine.
+The whole picture is squashed to the net's square, or to the rectangle of its version's framing (`model.framing`): a few
+fixed signatures for TensorFlow, no growth. Beyond 2:1 a picture is covered by overlapping windows. Running statistics,
+no dropout, batches always full: the same picture gives the same numbers on the same machine.
 """
 
 import dataclasses
 import threading
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -15,13 +15,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from model.config import AB_RANGE
+from model.framing import SQUASH_RATIO, input_size
 from model.lab import chroma_limits
 from model.registry import Version, load_generator
 
 Floats = npt.NDArray[np.float32]
 
-#: a picture longer than this many times its width is covered by several windows
-SQUASH_RATIO: Final = 2.0
 #: length of a window, in widths of the picture
 WINDOW_RATIO: Final = 1.5
 #: a picture whose L* differs by less than this shows nothing: the net would only repeat its training set's mean colour
@@ -59,9 +58,9 @@ class Colorizer:
         self._batch = max(batch, 2 if version.flip_average else 1)
         self._side = version.serve_size_px
         self._lock = threading.Lock()
-        generator = load_generator(version)
-        signature = [tf.TensorSpec((self._batch, self._side, self._side, 1), tf.float32)]
-        self._run = tf.function(lambda light: generator(light, training=False), input_signature=signature)
+        self._generator = load_generator(version)
+        #: the traced net by height and width of its input
+        self._runs: dict[tuple[int, int], Any] = {}
 
     @property
     def device(self) -> str:
@@ -73,15 +72,16 @@ class Colorizer:
         chroma_limits()
         self.chroma(np.linspace(0.0, 100.0, self._side, dtype=np.float32)[None].repeat(self._side, axis=0))
 
-    def chroma(self, light: Floats) -> Floats:
+    def chroma(self, light: Floats, ratio: float | None = None) -> Floats:
         """The chroma the version gives to a picture.
 
         Args:
             light: its L* 0..100, `[H, W]`, any size from 1 × 1; values that are no numbers count as 50.
+            ratio: the picture's width / height where `light` is a squashed copy of it; W / H by default.
 
         Returns:
-            a*, b* of the whole picture `[h, w, 2]`, |ab| <= 110 · saturation; h = w = half the serving size, longer
-            on the long side for panoramas. All zero for a picture without any contrast.
+            a*, b* of the whole picture `[h, w, 2]`, |ab| <= 110 · saturation; h and w are half the input's, longer on
+            the long side for panoramas. All zero for a picture without any contrast.
 
         Raises:
             ChromaNotFinite: the weights are damaged.
@@ -91,17 +91,19 @@ class Colorizer:
         known = np.clip(np.nan_to_num(light, nan=50.0, posinf=100.0, neginf=0.0), 0.0, 100.0).astype(np.float32)
         if np.ptp(known) < FLAT_RANGE:
             return np.zeros((self._side // 2, self._side // 2, 2), np.float32)
-        if known.shape[0] > known.shape[1]:  # windows run along the width; the net still sees pictures upright
-            return self._covered(known, upright=False)
-        return self._covered(known, upright=True)
+        # windows run along the width; the net still sees pictures upright
+        return self._covered(known, ratio, upright=known.shape[0] <= known.shape[1])
 
-    def _covered(self, light: Floats, *, upright: bool) -> Floats:
+    def _covered(self, light: Floats, ratio: float | None, *, upright: bool) -> Floats:
         """Windows along the long side, blended."""
         height, width = light.shape
         long, short = (width, height) if upright else (height, width)
         parts = windows(long / short)
-        squares = [self._square(_cut(light, part, upright)) for part in parts]
-        planes = self._predict(np.stack(squares))
+        if len(parts) > 1 or ratio is None:
+            shape = (parts[0].stop - parts[0].start) * long / short
+            ratio = shape if upright else 1 / shape
+        size = input_size(self._side, self.version.framing, ratio)
+        planes = self._predict(np.stack([_fitted(_cut(light, part, upright), size) for part in parts]))
         if len(parts) == 1:
             return planes[0]
         if not upright:
@@ -109,32 +111,40 @@ class Colorizer:
         blended = blend(planes, parts)
         return blended if upright else np.ascontiguousarray(blended.transpose(1, 0, 2))
 
-    def _square(self, light: Floats) -> Floats:
-        """L* `[h, w]` -> the net's input `[S, S]`, L*/50 - 1."""
-        size = (self._side, self._side)
-        shrinks = light.shape[0] >= self._side and light.shape[1] >= self._side
-        square = cv2.resize(light, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        scaled: Floats = square / np.float32(50.0) - np.float32(1.0)
-        return scaled
-
-    def _predict(self, squares: Floats) -> Floats:
-        """Inputs `[N, S, S]` -> a*, b* `[N, S/2, S/2, 2]`, flip-averaged and saturated as the version says."""
-        inputs = np.concatenate([squares, squares[:, :, ::-1]]) if self.version.flip_average else squares
+    def _predict(self, fitted: Floats) -> Floats:
+        """Inputs `[N, h, w]` -> a*, b* `[N, h/2, w/2, 2]`, flip-averaged and saturated as the version says."""
+        inputs = np.concatenate([fitted, fitted[:, :, ::-1]]) if self.version.flip_average else fitted
         out = self._in_batches(inputs)
         if self.version.flip_average:
-            n = len(squares)
+            n = len(fitted)
             out = (out[:n] + out[n:, :, ::-1]) / np.float32(2.0)
         if not np.isfinite(out).all():
             raise ChromaNotFinite(f"Version {self.version.name} gives values that are no numbers.")
         return np.ascontiguousarray(out * np.float32(AB_RANGE * self.version.saturation))
 
     def _in_batches(self, inputs: Floats) -> Floats:
-        """Run the net on `[N, S, S]` in full batches."""
+        """Run the net on `[N, h, w]` in full batches."""
         missing = -len(inputs) % self._batch
         padded = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), np.float32)])[..., None]
         with self._lock:
-            runs = [self._run(tf.constant(padded[i : i + self._batch])) for i in range(0, len(padded), self._batch)]
+            net = self._traced(inputs.shape[1], inputs.shape[2])
+            runs = [net(tf.constant(padded[i : i + self._batch])) for i in range(0, len(padded), self._batch)]
         return np.concatenate([run.numpy() for run in runs])[: len(inputs)]
+
+    def _traced(self, height: int, width: int) -> Any:
+        """The net for inputs of one size; traced once, and `model.framing` knows few sizes."""
+        if (height, width) not in self._runs:
+            generator, signature = self._generator, [tf.TensorSpec((self._batch, height, width, 1), tf.float32)]
+            self._runs[height, width] = tf.function(lambda x: generator(x, training=False), input_signature=signature)
+        return self._runs[height, width]
+
+
+def _fitted(light: Floats, size: tuple[int, int]) -> Floats:
+    """L* `[H, W]` -> the net's input `[h, w]`, L*/50 - 1."""
+    shrinks = light.shape[0] >= size[0] and light.shape[1] >= size[1]
+    small = cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    scaled: Floats = small / np.float32(50.0) - np.float32(1.0)
+    return scaled
 
 
 def windows(ratio: float) -> list[Window]:
@@ -165,11 +175,11 @@ def blend(planes: Floats, parts: list[Window]) -> Floats:
     """Windows laid over each other along the width, each fading out towards its ends.
 
     Args:
-        planes: a*, b* per window, `[N, h, h, 2]`.
+        planes: a*, b* per window, `[N, h, w, 2]`.
         parts: where each lies.
 
     Returns:
-        a*, b* of the whole, `[h, w, 2]` with the windows' own scale.
+        a*, b* of the whole, `[h, W, 2]` with the windows' own scale.
     """
     side = planes.shape[2]
     width = round(side / (parts[0].stop - parts[0].start))

@@ -32,6 +32,7 @@ def export_run(
     kept = ("lambda", "adam", "seed", "minutes", "steps", "start", "photos", "packages", "device", "trained_steps")
     training = {key: record[key] for key in (*kept, "trained_s") if key in record}
     config = {field: record[field] for field in ("architecture", "serve_size_px", "flip_average")} | {
+        "framing": record.get("framing", "square"),
         "training": {"preset": recipe, "calibration": calibration} | training | (notes or {}),
     }
     return publish_version(

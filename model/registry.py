@@ -5,9 +5,10 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from model.config import ConfigError, architecture_from
+from model.framing import STRIDE_PX, Framing
 
 if TYPE_CHECKING:
     import keras
@@ -32,13 +33,23 @@ class Version:
     serve_size_px: int
     #: what ab is multiplied by after the net (and after the flip average)
     saturation: float
-    #: the whole record: architecture, `flip_average`, how it was trained
+    #: the whole record: architecture, `framing`, `flip_average`, how it was trained
     config: dict[str, Any]
 
     @property
     def flip_average(self) -> bool:
         """Whether to serve the mean of the prediction and of the mirrored picture's."""
         return bool(self.config.get("flip_average", False))
+
+    @property
+    def framing(self) -> Framing:
+        """How pictures are laid onto the net's input; versions without a record of it serve squares."""
+        return "aspect" if self.config.get("framing", "square") == "aspect" else "square"
+
+    def served(self, size_px: int, framing: Framing, flip_average: bool) -> "Version":
+        """The same weights served in another way, for measuring; its saturation is not calibrated anew."""
+        config = self.config | {"serve_size_px": size_px, "framing": framing, "flip_average": flip_average}
+        return dataclasses.replace(self, serve_size_px=size_px, config=config)
 
 
 def open_version(directory: Path) -> Version:
@@ -63,8 +74,11 @@ def open_version(directory: Path) -> Version:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} does not describe a version ({error!r}); install the weights again.") from error
-    if version.serve_size_px < 32 or version.serve_size_px % 32 or not 0 < version.saturation < 4:
-        raise WeightsError(f"{path} has a serving size or saturation that no net can serve; install the weights again.")
+    sized = version.serve_size_px >= STRIDE_PX and version.serve_size_px % STRIDE_PX == 0
+    if not sized or not 0 < version.saturation < 4 or config.get("framing", "square") not in get_args(Framing):
+        raise WeightsError(
+            f"{path} has a serving size, framing or saturation that no net can serve; install the weights again."
+        )
     return version
 
 
@@ -155,7 +169,7 @@ def publish_version(
         directory: the folder to make; it must not exist.
         name: the version's name.
         saturation: as calibrated on the hold-out.
-        config: further fields of the record: `architecture`, `serve_size_px`, `flip_average`, `training`.
+        config: further fields of the record: `architecture`, `serve_size_px`, `framing`, `flip_average`, `training`.
         discriminator: the discriminator's npz for a later warm start, or None.
         card: what to write into its CARD.md, for people; nothing for no card.
 

@@ -137,6 +137,7 @@ def write_version(run: Run, calibration: Calibration) -> None:
         "architecture": dataclasses.asdict(run.preset.architecture),
         "weights": {"file": "generator.npz", "sha256": sha256_of(run.output / "generator.npz"), "dtype": "float16"},
         "serve_size_px": run.preset.serve_size_px,
+        "framing": "square",
         "flip_average": True,
         "saturation": round(calibration.saturation, 3),
         "calibration": dataclasses.asdict(calibration),

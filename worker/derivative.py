@@ -118,7 +118,7 @@ def _chroma(page: Scan, colorizer: Colorizer, policy: Policy) -> np.ndarray[tupl
     """a*, b* of a page `[h, w, 2]`; none for a blank or two-toned page among others, which stays as it is."""
     if page.pages > 1 and page.input_class in (InputClass.BLANK, InputClass.BITONAL):
         return np.zeros((2, 2, 2), np.float32)
-    return controlled(colorizer.chroma(page.small), page.small, policy)
+    return controlled(colorizer.chroma(page.small, page.width / page.height), page.small, policy)
 
 
 def _space(policy: Policy) -> OutputSpace:

@@ -95,7 +95,8 @@ def examine(directory: Path) -> Fitness:
     except (WeightsError, ChromaNotFinite) as error:
         return Fitness(problem=str(error))
     light = np.linspace(0, 100, 256, dtype=np.float32)[None].repeat(256, axis=0)
-    architecture = {"net": version.config["architecture"], "px": version.serve_size_px, "flip": version.flip_average}
+    architecture = {"net": version.config["architecture"], "px": version.serve_size_px, "flip": version.flip_average,
+                    "framing": version.framing}  # fmt: skip
     return Fitness(
         findings=tuple(findings),
         latency_s=min(_seconds(lambda: colorizer.chroma(light)) for _ in range(LATENCY_RUNS)),

@@ -45,7 +45,7 @@ def make_scan(path: Path, megapixels: float, bit_depth: int, compression: str) -
 class Painted:
     """Gives smooth chroma at once: the net's own time (0.05 to 0.2 s) does not depend on the scan."""
 
-    def chroma(self, light: np.ndarray) -> np.ndarray:
+    def chroma(self, light: np.ndarray, ratio: float | None = None) -> np.ndarray:
         """`[H, W]` -> `[128, 128, 2]`."""
         y, x = np.mgrid[0:128, 0:128] / 127
         return (25 * np.stack([np.sin(5 * x + y), np.cos(4 * y - x)], axis=-1)).astype(np.float32)

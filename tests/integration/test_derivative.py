@@ -35,7 +35,7 @@ ORIGIN = derivative.Origin(
 class PaintBox:
     """Stands where the net stands and gives strong colours of every hue: the hardest case for L*."""
 
-    def chroma(self, light: np.ndarray) -> np.ndarray:
+    def chroma(self, light: np.ndarray, ratio: float | None = None) -> np.ndarray:
         y, x = np.mgrid[0:32, 0:32] / 31
         return (90 * np.stack([np.sin(5 * x + y), np.cos(4 * y - x)], axis=-1)).astype(np.float32)
 
@@ -298,7 +298,7 @@ def test_a_profile_that_cannot_be_written_in_is_named(tmp_path: Path) -> None:
 
 def test_a_prints_tint_is_dropped_or_kept(tmp_path: Path) -> None:
     class Gray:
-        def chroma(self, light: np.ndarray) -> np.ndarray:
+        def chroma(self, light: np.ndarray, ratio: float | None = None) -> np.ndarray:
             return np.zeros((8, 8, 2), np.float32)
 
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
@@ -358,7 +358,7 @@ import numpy as np, tifffile
 from worker import derivative, scans
 scans.set_up_libvips()
 class Flat:
-    def chroma(self, light): return np.full((64, 64, 2), 20, np.float32)
+    def chroma(self, light, ratio): return np.full((64, 64, 2), 20, np.float32)
 def peak(height, path, kind):
     block = (np.random.default_rng(0).integers(0, 65536, (256, 2000))).astype(np.uint16)
     tifffile.imwrite(path, (block for _ in range(height // 256)), shape=(height, 2000), dtype=np.uint16,

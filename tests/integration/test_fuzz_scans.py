@@ -82,7 +82,7 @@ def run_part(part: int, cases: int) -> None:
     from worker.errors import ScanError
 
     class Flat:
-        def chroma(self, light: np.ndarray) -> np.ndarray:
+        def chroma(self, light: np.ndarray, ratio: float | None = None) -> np.ndarray:
             return np.full((8, 8, 2), 20, np.float32)
 
     scans.set_up_libvips()

@@ -35,7 +35,7 @@ IPTC = b"\x1c\x01\x5a\x00\x03\x1b%G\x1c\x02\x05\x00\x07Der Hof\x1c\x02\x50\x00\x
 
 
 class Flat:
-    def chroma(self, light: np.ndarray) -> np.ndarray:
+    def chroma(self, light: np.ndarray, ratio: float | None = None) -> np.ndarray:
         return np.full((8, 8, 2), 15, np.float32)
 
 

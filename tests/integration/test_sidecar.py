@@ -18,7 +18,7 @@ TYPES = {"object": dict, "string": str, "integer": int, "number": (int, float), 
 
 
 class Flat:
-    def chroma(self, light: np.ndarray) -> np.ndarray:
+    def chroma(self, light: np.ndarray, ratio: float | None = None) -> np.ndarray:
         return np.full((8, 8, 2), 15, np.float32)
 
 
