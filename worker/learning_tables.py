@@ -133,7 +133,7 @@ class TrainingRun(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     state: Mapped[RunState] = mapped_column(text_enum(RunState), default=RunState.RUNNING)
     reason: Mapped[str] = mapped_column(sa.Text, default="")
-    trigger: Mapped[str] = mapped_column(sa.String(16))  # now | schedule | detach
+    trigger: Mapped[str] = mapped_column(sa.String(16))  # now | schedule | detach | resume
     directory: Mapped[str] = mapped_column(sa.Text, default="")
     created_at: Mapped[dt.datetime] = mapped_column(UtcTime, default=after(0))
     finished_at: Mapped[dt.datetime | None] = mapped_column(UtcTime)

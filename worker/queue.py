@@ -3,6 +3,7 @@
 The daemon sends tasks by the names below and never imports them: importing tasks would load TensorFlow.
 """
 
+import logging
 from typing import Any, Final
 
 from celery import Celery
@@ -12,6 +13,8 @@ from kombu.exceptions import OperationalError
 
 from worker.errors import BrokerUnavailable, UnknownSetting
 from worker.settings import Settings, load
+
+logger = logging.getLogger(__name__)
 
 COLORIZE: Final = "photochrom.colorize"
 CURATE: Final = "photochrom.curate"
@@ -24,6 +27,10 @@ PRIORITY: Final = {"interactive": 0, "normal": 3, "backlog": 6}
 TIDY_EVERY_S: Final = 3600
 #: a scheduled run that no trainer took for so long waits for the next schedule
 RETRAIN_EXPIRES_S: Final = 3600
+#: beat that starts so long after a schedule's time lets it go; by default Celery would run it at once
+BEAT_LOOKS_BACK_S: Final = 300
+#: trigger of a message that starts no new run
+RESUME: Final = "resume"
 #: caps of its own end a run; this one ends a trainer that hangs
 RETRAIN_LIMIT_S: Final = 7 * 24 * 3600
 #: a request to check curated photos is renewed long before
@@ -80,6 +87,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
+        "beat_cron_starting_deadline": BEAT_LOOKS_BACK_S,
         "beat_schedule": _schedule(settings),
         "beat_schedule_filename": str(settings.state_dir / "beat-schedule"),
         "include": ["worker.tasks"],
@@ -126,16 +134,24 @@ def ask_for_curation() -> None:
         raise BrokerUnavailable(f"The broker does not answer: {error}. Photos wait in the database.") from error
 
 
-def ask_for_retraining() -> None:
-    """Queue a retraining run.
+def ask_for_retraining(trigger: str = "detach") -> None:
+    """Queue a retraining run; with the trigger `RESUME`, only what is left of an interrupted one.
 
     Raises:
         BrokerUnavailable: the message was not taken.
     """
     try:
-        app.send_task(RETRAIN, (), {"trigger": "detach"}, queue=TRAIN_QUEUE, retry=False)
+        app.send_task(RETRAIN, (), {"trigger": trigger}, queue=TRAIN_QUEUE, retry=False)
     except (OperationalError, OSError) as error:
         raise BrokerUnavailable(f"The broker does not answer: {error}. Use --now instead of --detach.") from error
+
+
+def go_on_with_training() -> None:
+    """Let a trainer go on with an interrupted run; without a broker the next schedule does."""
+    try:
+        ask_for_retraining(RESUME)
+    except BrokerUnavailable as error:
+        logger.warning("training_not_resumed", extra={"why": str(error)})
 
 
 def waiting() -> int:

@@ -12,12 +12,10 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any, Final
-
-import sqlalchemy as sa
+from typing import Any
 
 from model import registry
 from model.colorizer import ChromaNotFinite, Colorizer
@@ -32,15 +30,10 @@ from worker import fault, manifest, serving, training_runs, trial, versions
 from worker.db import Database
 from worker.errors import OutputFull, PhotochromError, TrainingTaken, TrialImpossible
 from worker.learning_tables import RunState, TrainingRun, VersionState
+from worker.ledger import Ledger, Show
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-RENEW_S: Final = 5.0
-#: share of the whole run that each phase takes in what `status` shows
-SPAN: Final = {"freezing": (0.0, 0.05), "training": (0.05, 0.85), "judging": (0.85, 1.0)}
-
-Show = Callable[[str, float, str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,42 +44,6 @@ class Ended:
     reason: str
     run_id: int
     version: str | None = None
-
-
-class Ledger:
-    """A run's row while this process works on it: renews the lease, records progress, notices when it was lost."""
-
-    def __init__(self, database: Database, run: TrainingRun, show: Show) -> None:
-        self.database = database
-        self.run = run
-        self._show = show
-        self._renewed_s = 0.0
-
-    def phase(self, name: str) -> Callable[[float], None]:
-        """The reporter of one phase; takes the share of it that is done."""
-        return lambda share: self.tell(name, share)
-
-    def tell(self, phase: str, share: float, says: str = "", eta_s: float | None = None) -> None:
-        """Show progress, and record it every few seconds.
-
-        Raises:
-            TrainingTaken: another process has gone on with the run.
-        """
-        low, high = SPAN[phase]
-        fraction = low + (high - low) * min(1.0, share)
-        self._show(phase, fraction, says)
-        if time.monotonic() - self._renewed_s < RENEW_S:
-            return
-        with contextlib.suppress(sa.exc.OperationalError), self.database.writing() as session:
-            training_runs.update(session, self.run, phase=phase, fraction=fraction, eta_s=eta_s)
-        self._renewed_s = time.monotonic()
-
-    def note(self, **values: Any) -> None:
-        """Write columns of the row now."""
-        with self.database.writing() as session:
-            training_runs.update(session, self.run, **values)
-        for name, value in values.items():
-            setattr(self.run, name, value)
 
 
 def run(
@@ -114,7 +71,7 @@ def run(
     if not ours:
         return Ended(state=row.state, reason=row.reason, run_id=row.id)
     ledger = Ledger(database, row, show)
-    with _failures(ledger) as ended:
+    with _failures(ledger) as ended, ledger.kept_alive():
         if row.claim_no > training_runs.MOST_CLAIMS:
             raise TrainingError(
                 f"It was interrupted {training_runs.MOST_CLAIMS} times; something in it ends the process."

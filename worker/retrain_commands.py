@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from worker.retrain import Ended
 
 logger = logging.getLogger(__name__)
+
+#: how often a resuming trainer looks whether another process's lease has run out
+LEASE_POLL_S: Final = 5.0
 
 
 @contextlib.contextmanager
@@ -145,9 +149,22 @@ def do(trigger: str) -> None:
     settings = load()
     use_device(settings)
     with _record(settings) as database:
+        if trigger == queue.RESUME and not _left_over(database):
+            return
         try:
             ended = run(settings, database, trigger=trigger)
         except PhotochromError as error:
             logger.warning("retraining_stopped", extra={"why": str(error)})
             return
     logger.warning("retraining_ended", extra={"run": ended.run_id, "state": ended.state, "reason": ended.reason})
+
+
+def _left_over(database: Database) -> bool:
+    """Whether there is an interrupted run to go on with; waits out the lease of a process on a host that is gone."""
+    give_up_s = time.monotonic() + training_runs.LEASE_S + LEASE_POLL_S
+    while True:
+        with database.reading() as session:
+            interrupted = training_runs.interrupted(session)
+        if interrupted is not False or time.monotonic() > give_up_s:
+            return bool(interrupted)
+        time.sleep(LEASE_POLL_S)

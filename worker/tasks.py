@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from billiard.exceptions import WorkerLostError
-from celery.signals import setup_logging, task_failure, worker_process_init
+from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready
 
 from worker import limits, log, queue, recovery
 from worker.attention import Attention
@@ -60,6 +60,20 @@ def _lost(args: Any = (), exception: BaseException | None = None, **_: Any) -> N
         recovery.take_back(int(args[0]), str(exception))
 
 
+@task_failure.connect(sender=retrain)
+def _interrupted(exception: BaseException | None = None, **_: Any) -> None:
+    """In a trainer's first process: the training one died; the next takes the run on, which counts how often."""
+    if isinstance(exception, WorkerLostError):
+        queue.go_on_with_training()
+
+
+@worker_ready.connect
+def _ready(**_: Any) -> None:
+    """A trainer goes on by itself with what an earlier one left, instead of waiting for the next schedule."""
+    if TRAINER in os.environ:
+        queue.go_on_with_training()
+
+
 @setup_logging.connect
 def _logging(**_: Any) -> None:
     log.configure(load().log_level)
@@ -70,8 +84,9 @@ def _prepare(**_: Any) -> None:
     # An orphan would go on with a job whose lease nobody renews.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(5)  # the machine stays usable for the people at it
-    if TRAINER in os.environ:
+    training = TRAINER in os.environ
+    os.nice(15 if training else 5)  # the machine stays usable for the people at it, and colouring goes before training
+    if training:
         return
     from worker import pipeline
 

@@ -139,6 +139,12 @@ def under_way(session: Session) -> bool:
     return session.scalar(found.limit(1)) is not None
 
 
+def interrupted(session: Session) -> bool | None:
+    """Is there a run that nobody works on any more? None when there is none at all; False while one is under way."""
+    run = session.scalars(sa.select(TrainingRun).where(TrainingRun.state == RunState.RUNNING)).one_or_none()
+    return None if run is None else not (under_way(session) and is_alive(run.holder))
+
+
 def latest(session: Session) -> TrainingStatus | None:
     """The run under way, else the newest that was more than skipped, else the newest."""
     order = sa.case((TrainingRun.state == RunState.RUNNING, 0), (TrainingRun.state != RunState.SKIPPED, 1), else_=2)

@@ -49,7 +49,7 @@ def _lines(unit: Path, key: str) -> list[str]:
 def test_every_command_of_the_compose_file_is_one_of_ours() -> None:
     commands = {name: service["command"] for name, service in _ours()}
     assert {name: command[0] for name, command in commands.items()} == {
-        name: name for name in ("migrate", "watch", "worker", "beat")
+        name: name for name in ("migrate", "watch", "worker", "trainer", "beat")
     }
     for command in commands.values():
         _parses(command)
@@ -71,6 +71,7 @@ def test_originals_are_mounted_read_only_and_nobody_is_privileged() -> None:
     for name, service in _ours():
         folders = dict(volume.rsplit(":/", 1) for volume in service["volumes"])
         assert "scans:ro" in folders.values(), name
+        assert {"curated:ro", "evaluation:ro", "base_photos:ro"} <= set(folders.values()), name
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
@@ -87,7 +88,26 @@ def test_every_service_that_is_waited_for_has_a_health_check_or_ends() -> None:
 def test_the_watch_image_has_no_tensorflow() -> None:
     locks = {name: service["build"].get("args", {}).get("LOCK") for name, service in _ours()}
     assert locks == {"migrate": "requirements-watch.lock", "watch": "requirements-watch.lock", "worker": None,
-                     "beat": "requirements-watch.lock"}  # fmt: skip
+                     "trainer": None, "beat": "requirements-watch.lock"}  # fmt: skip
+
+
+def test_training_is_asked_for_is_alone_and_comes_after_colouring() -> None:
+    trainer = _compose()["services"]["trainer"]
+    assert trainer["profiles"] == ["train"] and "scale" not in trainer and "deploy" not in trainer
+    assert trainer["cpu_shares"] < 1024  # what a container has by default
+    unit = DEPLOY / "systemd" / "photochrom-trainer.service"
+    assert int(_lines(unit, "CPUWeight")[0]) < 100 and _lines(unit, "IOSchedulingClass") == ["idle"]
+    assert _lines(unit, "InaccessiblePaths") == ["-/srv/scans -/srv/colorized"]
+
+
+def test_folders_that_are_not_given_are_not_named_to_the_program() -> None:
+    """A volume that compose makes for want of a folder is empty: a setting that names it would fail every run."""
+    environment = _compose()["services"]["trainer"]["environment"]
+    for name, folder in (("CURATED", "curated"), ("EVALUATION", "evaluation"), ("BASE_PHOTOS", "base_photos")):
+        (value,) = (value for value in environment.values() if value.startswith(f"${{{name}:"))
+        assert value == f"${{{name}:+/{folder}}}"
+        (volume,) = (volume for volume in _compose()["services"]["trainer"]["volumes"] if f":/{folder}:" in volume)
+        assert volume == f"${{{name}:-unused}}:/{folder}:ro"
 
 
 def test_every_broker_keeps_its_messages_in_the_same_way() -> None:

@@ -1,17 +1,24 @@
 """When retraining runs, by whom, and what colouring does meanwhile."""
 
+import contextlib
+import datetime as dt
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
+from billiard.exceptions import WorkerLostError
+from celery import Celery
 
 from daemon import up
 from daemon.dispatch import Dispatcher
-from worker import overview, queue, training_runs
+from worker import ledger, overview, queue, training_runs
 from worker.db import Database
-from worker.errors import UnknownSetting
+from worker.errors import BrokerUnavailable, TrainingTaken, UnknownSetting
 from worker.learning_tables import RunState, TrainingRun
-from worker.settings import Settings, load
+from worker.settings import TRAINER, Settings, load
 
 
 def test_beat_sends_retraining_when_the_cron_says_so_and_lets_a_missed_one_go() -> None:
@@ -20,6 +27,53 @@ def test_beat_sends_retraining_when_the_cron_says_so_and_lets_a_missed_one_go() 
     assert schedule["task"] == queue.RETRAIN
     assert schedule["schedule"].hour == {2} and schedule["schedule"].day_of_week == {6}
     assert 0 < schedule["options"]["expires"] <= 3600  # schedules that nobody took do not pile up
+
+
+def test_a_schedule_that_beat_slept_through_is_not_caught_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    when = queue.celery_settings(Settings(retrain_cron="0 2 * * 6"))["beat_schedule"]["retrain"]["schedule"]
+    app = Celery(set_as_current=False)
+    app.conf.update(beat_cron_starting_deadline=queue.celery_settings(Settings())["beat_cron_starting_deadline"])
+    monkeypatch.setattr(when, "app", app)
+    saturday = dt.datetime(2026, 11, 21, 2, 0, tzinfo=dt.UTC)
+    for late, due in ((dt.timedelta(minutes=2), True), (dt.timedelta(hours=2), False), (dt.timedelta(days=23), False)):
+        monkeypatch.setattr(when, "nowfun", lambda late=late: saturday + late)
+        assert when.is_due(saturday - dt.timedelta(days=7)).is_due is due, late
+
+
+def test_a_trainer_asks_for_what_an_earlier_one_left_and_a_worker_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from worker import tasks
+
+    asked: list[str] = []
+    monkeypatch.setattr(queue, "ask_for_retraining", asked.append)
+    monkeypatch.delenv(TRAINER, raising=False)
+    tasks._ready()
+    assert asked == []
+    monkeypatch.setenv(TRAINER, "1")
+    tasks._ready()
+    tasks._interrupted(exception=WorkerLostError("signal 9 (SIGKILL)"))
+    tasks._interrupted(exception=ValueError("what the run's row says"))
+    assert asked == [queue.RESUME, queue.RESUME]
+
+    def silent(trigger: str) -> None:
+        raise BrokerUnavailable("The broker does not answer.")
+
+    monkeypatch.setattr(queue, "ask_for_retraining", silent)
+    tasks._ready()  # the next schedule goes on with it
+
+
+def test_a_training_process_is_nicer_than_a_colouring_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from worker import pipeline, tasks
+
+    nice: list[int] = []
+    monkeypatch.setattr(tasks.os, "nice", nice.append)
+    monkeypatch.setattr(tasks.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setattr(pipeline, "prepare", lambda: None)
+    monkeypatch.setattr(tasks.limits, "apply", lambda **_: None)
+    monkeypatch.delenv(TRAINER, raising=False)
+    tasks._prepare()
+    monkeypatch.setenv(TRAINER, "1")
+    tasks._prepare()
+    assert nice == [5, 15]
 
 
 @pytest.mark.parametrize("cron", ["daily", "0 2 * *", "0 2 * * 6 7"])
@@ -41,12 +95,65 @@ def test_training_has_a_queue_a_task_and_a_process_of_its_own(tmp_path: Path, da
     assert [child.name for child in up._children(scheduled, database)] == [*names, "trainer"]
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+
+
 def start(database: Database) -> TrainingRun:
     with database.writing() as session:
         row, ours = training_runs.begin(session, trigger="now", least_new=0, holder=training_runs.this_process())
         session.expunge(row)
     assert ours
     return row
+
+
+def test_resuming_starts_no_new_run_and_records_nothing(
+    record: Database, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker import retrain, retrain_commands
+
+    begun: list[str] = []
+    monkeypatch.setattr(retrain, "run", lambda *_, trigger: begun.append(trigger) or retrain.Ended(
+        state=RunState.REJECTED, reason="", run_id=1))  # fmt: skip
+    monkeypatch.setattr(retrain_commands, "_record", lambda _: contextlib.nullcontext(record))
+    monkeypatch.setattr(retrain_commands, "use_device", lambda _: None)
+    monkeypatch.setattr(retrain_commands, "LEASE_POLL_S", 0.01)
+    monkeypatch.setattr(training_runs, "LEASE_S", 0.05)
+    retrain_commands.do(queue.RESUME)
+    assert begun == []
+    monkeypatch.setattr(training_runs, "LEASE_S", 60.0)
+    row = start(record)
+    monkeypatch.setattr(training_runs, "LEASE_S", 0.05)
+    retrain_commands.do(queue.RESUME)  # it is being worked on, by this very process
+    assert begun == []
+    with record.writing() as session:
+        training_runs.release(session, row, "Interrupted.")
+    retrain_commands.do(queue.RESUME)
+    assert begun == [queue.RESUME]
+
+
+def test_the_lease_is_renewed_while_the_work_is_silent(record: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "BEAT_S", 0.02)
+    row = start(record)
+    held = ledger.Ledger(record, row, lambda phase, fraction, says: None)
+
+    def lease() -> object:
+        with record.reading() as session:
+            return session.scalar(sa.select(TrainingRun.lease_until))
+
+    with record.writing() as session:
+        session.execute(sa.update(TrainingRun).values(lease_until=None))
+    with held.kept_alive():
+        wait_until(lambda: lease() is not None)
+        with record.writing() as session:  # taken over by another process
+            session.execute(sa.update(TrainingRun).values(claim_no=2, lease_until=None))
+        time.sleep(0.2)
+        assert lease() is None
+        with pytest.raises(TrainingTaken):
+            held.note(phase="training")
 
 
 def test_colouring_pauses_only_while_a_run_is_under_way_and_only_by_setting(record: Database) -> None:
