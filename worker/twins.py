@@ -10,8 +10,12 @@ from worker.tables import Job, JobState
 
 
 def due(job: Any) -> sa.ColumnElement[bool]:
-    """Its back-off, if any, is over (`job`: the table or an alias of it)."""
-    return sa.or_(job.not_before.is_(None), job.not_before <= after(0))
+    """Its back-off, if any, is over (`job`: the table or an alias of it).
+
+    A back-off begins with a claim. One that was claimed in the future shows that the clock was put back since, and that
+    the end of its back-off means nothing any more.
+    """
+    return sa.or_(job.not_before.is_(None), job.not_before <= after(0), job.started_at > after(0))
 
 
 def elder_twin() -> sa.Exists:

@@ -44,6 +44,13 @@ def test_what_was_never_sent_is_sent_by_priority_then_age(database: Database) ->
     assert _due(database) == [interactive, *normal, backlog]
 
 
+def test_a_clock_that_was_put_back_makes_nothing_wait(database: Database) -> None:
+    """Times of two hours ahead: of a back-off that began then, and of a message that was lost then."""
+    waits = _job(database, 1, not_before=after(7230), started_at=after(7200))
+    lost = _job(database, 2, dispatched_at=after(7200))
+    assert _due(database, broker_empty=True) == [waits, lost]
+
+
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.QUEUED])
 def test_only_queued_jobs_are_sent(database: Database, state: JobState) -> None:
     _job(database, 1, state=state)
