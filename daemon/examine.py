@@ -5,6 +5,7 @@ import importlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from daemon import roots
 from daemon.broker import check_broker
@@ -30,7 +31,8 @@ def all_findings(settings: Settings) -> list[Finding]:
     """Look at everything; nothing is changed. Settings that reach this point are well-formed already."""
     findings = [Finding("settings", True, "every name is known and in range")]
     findings += _folders(settings)
-    for what, look in (("database", _database), ("broker", _broker), ("disk", _disk), ("weights", _weights)):
+    for what, look in (("database", _database), ("broker", _broker), ("disk", _disk), ("weights", _weights),
+                       ("versions", _versions)):  # fmt: skip
         findings.append(_finding(what, look, settings))
     return findings
 
@@ -85,8 +87,16 @@ def _disk(settings: Settings) -> str:
 
 
 def _weights(_settings: Settings) -> str:
+    return _if_installed("worker.commands", lambda module: module.examine_weights())
+
+
+def _versions(settings: Settings) -> str:
+    return _if_installed("worker.version_check", lambda module: module.examine_versions(settings))
+
+
+def _if_installed(module: str, look: Callable[[Any], str]) -> str:
     # by string, as the verbs are: a host that only watches has no TensorFlow
     try:
-        return str(importlib.import_module("worker.commands").examine_weights())
+        return look(importlib.import_module(module))
     except ImportError as error:
         return f"not looked at: {Path(error.name or '?').name} is not installed on this host, which can only watch"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -137,6 +138,42 @@ def test_the_verbs_from_an_empty_installation_to_rollback(
     truncate(open_version(models / "v3"))
     assert "not fit to serve" in run("models", "promote", "v3", code=2)
     assert next(r for r in json.loads(run("models", "list", "--json")) if r["alias"])["version"] == "shipped-one"
+
+
+def doctor(code: int) -> dict[str, str]:
+    findings = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    (found,) = (finding for finding in findings if finding["what"] == "versions")
+    assert found["exit_code"] == code and found["ok"] is (code == 0), found
+    return found
+
+
+def test_doctor_finds_broken_versions_and_says_what_to_do(models: Path, state_database: Database) -> None:
+    store = Store(models)
+    assert doctor(0)["says"].startswith("3 in ")
+    promote(state_database, store, "v2")
+    truncate(store.open("v2"))
+    (models / "v3" / "generator.npz").unlink()
+    says = doctor(11)["says"]
+    assert "version v2: The weights" in says and "are not those" in says
+    assert "It is the champion: `photochrom models rollback` now" in says
+    assert "version v3: The weights" in says and "Nothing names it: restore its folder, or remove it." in says
+    with state_database.writing() as session:
+        versions.promote(session, "shipped-one", shipped="shipped-one", actor="test", reason="", action="rollback")
+    assert "champion:" not in doctor(11)["says"]
+    shutil.rmtree(models / "v2")  # recorded, and gone
+    assert "There is no version 'v2'" in doctor(11)["says"]
+    assert CliRunner().invoke(main, ["doctor"]).exit_code != 0
+
+
+def test_doctor_compares_a_version_with_the_record_too(models: Path, state_database: Database) -> None:
+    """Whoever puts other weights into a folder can write their sha256 into its `config.json` as well."""
+    promote(state_database, Store(models), "v2")
+    shutil.rmtree(models / "v2")
+    make_version(models, "v2", seed=9)
+    assert "are not those of the record" in doctor(11)["says"]
+    config = models / "v3" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"format": 99}))
+    assert "Upgrade Photochrom" in doctor(11)["says"]
 
 
 def test_a_version_travels_to_another_installation(models: Path, state_dir: Path, tmp_path: Path) -> None:
