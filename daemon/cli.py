@@ -26,7 +26,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),
     "recolor": ("worker.model_commands:recolor", "Colour scans again with another version."),
     "curated": ("worker.curated_commands:curated_", "Colour photos to learn from: list, accept, reject, …"),
-    "retrain": ("worker.retrain_commands:retrain", "Retrain on newly curated photos, judge, promote or not."),
+    "retrain": ("daemon.curated_look:retrain", "Retrain on newly curated photos, judge, promote or not."),
     "watch": ("daemon.processes:watch_", "Only the watcher and dispatcher, for a host of its own."),
     "worker": ("worker.commands:worker", "Only a colouring worker, for a host of its own."),
     "trainer": ("worker.retrain_commands:trainer", "Only the process that does scheduled retraining."),

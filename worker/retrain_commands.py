@@ -75,9 +75,12 @@ def retrain(now: bool, detach: bool, minutes: float | None, as_json: bool) -> No
 
 
 def _foreground(settings: Settings, database: Database, minutes: float | None) -> "Ended":
-    """Run with a progress bar on stderr."""
+    """Check what waits for its check, then run; with a progress bar on stderr."""
+    from worker import curation
     from worker.retrain import run
 
+    while curation.check_waiting(database, settings):
+        pass
     use_device(settings)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[says]}"),

@@ -1,7 +1,9 @@
 """From a colour photo in the curated folder to its verdict: watcher's record, worker's check, a person's last word."""
 
+import contextlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import cv2
@@ -11,10 +13,11 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from skimage import data
 
+from daemon import curated_look
 from daemon.cli import main
 from daemon.reconcile import CuratedReconciler
-from worker import curated, curation
-from worker.db import Database
+from worker import curated, curation, retrain_commands
+from worker.db import Database, after
 from worker.errors import CuratedRefused
 from worker.learning_tables import CuratedPhoto, CuratedState
 from worker.settings import CURATED_ROOT, Settings, load
@@ -168,6 +171,38 @@ def test_the_verbs(state_database: Database, state_dir: Path, folder: Path) -> N
     assert "after all" in run("list")
     why = CliRunner().invoke(main, ["why", str(folder / "z" / "mirrored.png")]).output
     assert "near-duplicate" in why, why
+
+
+def test_a_run_in_the_foreground_needs_no_daemon_to_find_and_check_photos(
+    folder: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOTOCHROM_CURATED", str(folder))
+    monkeypatch.setenv("PHOTOCHROM_SETTLE_S", "0.1")
+    monkeypatch.setattr(retrain_commands, "use_device", lambda _: None)
+    assert not (state_dir / "photochrom.db").exists()
+    done = CliRunner().invoke(main, ["retrain", "--now"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1].startswith("Nothing to do: 4 new curated photos since the last run, 200 are")
+    with contextlib.closing(sqlite3.connect(state_dir / "photochrom.db")) as connection:
+        states = dict(connection.execute("SELECT state, count(*) FROM curated_photos GROUP BY state").fetchall())
+        held = connection.execute("SELECT watcher FROM roots").fetchall()
+    assert states == {"accepted": 4, "rejected": 6} and held == [(None,)]
+    assert "4 new" in CliRunner().invoke(main, ["retrain", "--now"]).stdout  # nothing twice
+
+
+def test_a_folder_that_a_daemon_watches_is_left_to_it(
+    state_database: Database, folder: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOTOCHROM_CURATED", str(folder))
+    assert curated_look.look_once(load().model_copy(update={"curated": ""})) is False
+    with state_database.writing() as session:
+        session.add(Root(name=CURATED_ROOT, path=bytes(folder), output=b"", mode="scan", fs_type="", identity="{}",
+                         state=RootState.ONLINE, reason="", files=0, watcher="daemon",
+                         watcher_until=after(60)))  # fmt: skip
+    assert curated_look.look_once(load()) is False
+    with state_database.reading() as session:
+        assert session.get_one(Root, CURATED_ROOT).watcher == "daemon"
+        assert curated.waiting(session) == 0
 
 
 def test_the_curated_folder_is_watched_only_where_it_is_there_or_named(tmp_path: Path, monkeypatch) -> None:
