@@ -134,8 +134,10 @@ class Colorizer:
     def _traced(self, height: int, width: int) -> Any:
         """The net for inputs of one size; traced once, and `model.framing` knows few sizes."""
         if (height, width) not in self._runs:
-            generator, signature = self._generator, [tf.TensorSpec((self._batch, height, width, 1), tf.float32)]
-            self._runs[height, width] = tf.function(lambda x: generator(x, training=False), input_signature=signature)
+            generator = self._generator
+            net = tf.function(lambda x: generator(x, training=False))
+            traced = net.get_concrete_function(tf.TensorSpec((self._batch, height, width, 1), tf.float32))
+            self._runs[height, width] = traced
         return self._runs[height, width]
 
 

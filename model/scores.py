@@ -8,7 +8,7 @@ import numpy as np
 from model.metrics import agreement
 
 #: what a report says of a set, in the order of its columns
-FIGURES = ("R", "psnr", "ab_l1", "de00", "cf", "cf_truth", "d_cf", "chroma_ratio", "d_a", "d_b", "lpips")
+FIGURES = ("R", "psnr", "ab_l1", "de00", "cf", "cf_truth", "d_cf", "chroma_ratio", "d_a", "d_b", "lpips", "two_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class PhotoScore:
     truth_ours: float
     #: LPIPS-AlexNet; no number where its weights were not given
     lpips: float = float("nan")
+    #: mean |Δab| between serving at the version's size and at another; no number where that was not tried
+    two_size: float = float("nan")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class SetScore:
 def _figures(table: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
     """Each of `FIGURES` for every row of `weights` `[draws, photos]` (how often a photo was drawn)."""
     mean = {name: weights @ values / weights.sum(1) for name, values in table.items()}
-    plain = ("psnr", "ab_l1", "de00", "cf", "cf_truth", "d_a", "d_b", "lpips")
+    plain = ("psnr", "ab_l1", "de00", "cf", "cf_truth", "d_a", "d_b", "lpips", "two_size")
     sums = [mean[name] for name in ("truth_truth", "ours_ours", "truth_ours")]
     figures = {name: mean[name] for name in plain} | {
         "R": np.array([agreement(*(float(v) for v in three)) for three in zip(*sums, strict=True)]),

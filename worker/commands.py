@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib
-import json
 import os
 import secrets
 import socket
@@ -11,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -27,9 +26,6 @@ from worker.errors import (
     WeightsBroken,
 )
 from worker.settings import Settings, choose, load
-
-if TYPE_CHECKING:
-    from model.evaluate import EvaluationReport
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -50,11 +46,12 @@ def load_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _model_errors() -> Iterator[None]:
+def model_errors() -> Iterator[None]:
     """The model's own errors, as this command's: one sentence and an exit code."""
     load_tensorflow()
     from model.config import ConfigError
     from model.encoder import EncoderError
+    from model.lpips import LpipsError
     from model.photos import PhotosError
     from model.registry import WeightsError
     from model.train import TrainingError
@@ -63,7 +60,7 @@ def _model_errors() -> Iterator[None]:
         yield
     except PhotosError as error:
         raise PhotosUnusable(str(error)) from error
-    except EncoderError as error:
+    except (EncoderError, LpipsError) as error:
         raise DependencyMissing(str(error)) from error
     except WeightsError as error:
         raise WeightsBroken(str(error)) from error
@@ -71,7 +68,7 @@ def _model_errors() -> Iterator[None]:
         raise TrainingStopped(str(error)) from error
 
 
-def _bar(*columns: Any) -> Progress:
+def bar(*columns: Any) -> Progress:
     """A progress bar on stderr: stdout is for data."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn(), console=Console(stderr=True)
@@ -98,8 +95,8 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
     scans.set_up_libvips(threads=os.cpu_count() or 1)
     colorizer = serving.colorizer_by_record(settings)
     refused = 0
-    with _bar(MofNCompleteColumn()) as bar:
-        for file in bar.track(files, description="colouring"):
+    with bar(MofNCompleteColumn()) as shown:
+        for file in shown.track(files, description="colouring"):
             try:
                 made = deriving.colorize_file(colorizer, settings, file, output, {"force": force})
                 click.echo(f"{file} → {made}")
@@ -121,6 +118,7 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.option("--start", type=FILE, help="Generator weights (npz) to start from.")
 @click.option("--start-discriminator", type=FILE, help="Discriminator weights (npz) to start from.")
 @click.option("--cache", type=FOLDER, help="Folder for decoded photos, to share between runs [default: in --output].")
+@click.option("--hold-out", multiple=True, metavar="SOURCE", help="Keep this source (subfolder) out of training.")
 @click.option("--fresh", is_flag=True, help="Begin anew, even where the output folder holds a checkpoint.")
 def train(
     photos: tuple[Path, ...],
@@ -133,6 +131,7 @@ def train(
     start: Path | None,
     start_discriminator: Path | None,
     cache: Path | None,
+    hold_out: tuple[str, ...],
     fresh: bool,
 ) -> None:
     """Train a generator on colour PHOTOS: folders of any depth, or the Image Colorization set's .npy arrays.
@@ -142,64 +141,21 @@ def train(
     from model.run import Progress as Step
     from model.train import train as run
 
-    with _model_errors(), _bar(TaskProgressColumn(), TextColumn("{task.fields[says]}")) as bar:
-        task = bar.add_task("starting", total=1.0, says="")
+    with model_errors(), bar(TaskProgressColumn(), TextColumn("{task.fields[says]}")) as shown:
+        task = shown.add_task("starting", total=1.0, says="")
 
         def show(step: Step) -> None:
             losses = "  ".join(f"{name} {value:.3f}" for name, value in step.losses.items())
             says = f"step {step.step}  {step.images_s:.0f} images/s  {losses}"
-            bar.update(task, description=step.phase, completed=step.fraction, says=says)
+            shown.update(task, description=step.phase, completed=step.fraction, says=says)
 
         result = run(
             photos, output, preset=preset, minutes=minutes, steps=steps, sample=sample, seed=seed, resume=not fresh,
-            start=start, start_discriminator=start_discriminator, cache=cache, progress=show,
+            start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
         )  # fmt: skip
     for field in dataclasses.fields(result):
         click.echo(f"{field.name}: {getattr(result, field.name)}")
     click.echo(f"Next: photochrom evaluate PHOTOS --weights {output}")
-
-
-@click.command()
-@click.argument("folder", metavar="DIR", type=FILE)
-@click.option("--weights", type=FOLDER, help="Folder of a version or of a training run [default: the shipped one].")
-@click.option("--sheet", type=FILE, help="Write a contact sheet (gray | ours | truth) here, PNG.")
-@click.option("--worst", type=FILE, help="Write the 20 worst photos here, PNG.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: overall, per category, per photo.")
-def evaluate(folder: Path, weights: Path | None, sheet: Path | None, worst: Path | None, as_json: bool) -> None:
-    """Score a generator on the colour photos in DIR, which it must never have seen.
-
-    Per category: by a manifest.csv (file, category) in DIR or beside it, else by subfolder, else by file prefix.
-    """
-    from model.evaluate import evaluate as judge
-    from model.registry import open_version
-
-    with _model_errors(), _bar(MofNCompleteColumn()) as bar:
-        task = bar.add_task("judging", total=None)
-        version = open_version(weights) if weights else None
-        report = judge(
-            folder,
-            version,
-            sheet=sheet,
-            worst_sheet=worst,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2))
-    else:
-        click.echo(_table(report))
-    for name, reason in report.skipped.items():
-        click.echo(f"photochrom: skipped {name}: {reason}", err=True)
-
-
-def _table(report: "EvaluationReport") -> str:
-    """Figures as columns; the gray baseline, every category and the whole set as rows."""
-    scores = {"gray (no colour)": report.gray, **report.categories, "all": report.overall}
-    names = list(report.overall.figures)
-    lines = [f"{'':<18} {'photos':>6} " + " ".join(f"{name:>12}" for name in names)]
-    for name, score in scores.items():
-        figures = " ".join(f"{score.figures[figure]:>12.4f}" for figure in names)
-        lines.append(f"{name:<18} {score.photos:>6} {figures}")
-    return "\n".join(lines)
 
 
 @click.command()
@@ -209,18 +165,22 @@ def worker(device: str | None, processes: int | None) -> None:
     """Take jobs from the queue and colour scans, until SIGTERM (the job in hand is finished first)."""
     settings = choose(device=device, worker_processes=processes)
     from worker import queue
-    from worker.db import open_database, refuse_unmigrated
+    from worker.attention import SchemaWatch
+    from worker.db import SchemaGuard, open_database, refuse_unmigrated
 
     database = open_database(settings.database)
     refuse_unmigrated(database)
-    database.dispose()
+    watch = SchemaWatch(SchemaGuard(database))
     _refuse_to_start_without(settings)
+    watch.start()
     # inherited by the colouring processes, whose claims begin with it; `up` has set it already
     name = os.environ.setdefault("PHOTOCHROM_WORKER", f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
     queue.app.worker_main(
         ["worker", "--queues", queue.COLORIZE_QUEUE, "--hostname", f"{name}@%h", "--loglevel", settings.log_level,
          "--without-gossip", "--without-mingle"]
     )  # fmt: skip
+    if watch.refusal is not None:
+        raise watch.refusal
 
 
 def _refuse_to_start_without(settings: Settings) -> None:
@@ -256,7 +216,7 @@ def examine_weights() -> str:
     Raises:
         WeightsBroken: it does not load.
     """
-    with _model_errors():
+    with model_errors():
         from model.registry import load_generator, shipped
 
         version = shipped()

