@@ -15,6 +15,8 @@ from worker.tables import SourceFile
 MOST_LOST: Final = 3
 #: how a reason begins that no operator may overrule
 EVALUATION: Final = "neighbour of an evaluation picture"
+#: how the reason of a photo begins whose colours are a model's, such as a derivative of ours
+GENERATED: Final = "coloured by a model"
 #: how the reason of a photo begins that could not be opened; it is checked again when its file settles again
 UNREADABLE: Final = "not readable"
 PAGE: Final = 500

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,8 @@ MOST_BYTES: Final = 512 << 20
 #: hashes of the pictures behind the figures in MODEL_CARD.md
 SHIPPED_HASHES: Final = Path(__file__).resolve().parent.parent / "model" / "evaluation_hashes.txt"
 MANIFEST: Final = "manifest.csv"
+#: IPTC's terms for pictures that a trained model has made or changed, and the field that names it
+MARKS: Final = re.compile(rb"trainedAlgorithmicMedia|digitalsourcetype/algorithmicMedia|AISystemUsed", re.IGNORECASE)
 
 
 def check_waiting(database: Database, settings: Settings) -> int:
@@ -73,6 +76,8 @@ def judge(
     }  # fmt: skip
     if found.fault:
         return CuratedState.REJECTED, found.fault, facts
+    if made_by_a_model(data):
+        return CuratedState.REJECTED, f"{curated.GENERATED}: its own metadata say so (XMP)", facts
     both = (hashed, mirrored_hash(rgb))
     if (near := nearest_evaluation(settings.evaluation_photos, *both)) is not None:
         return CuratedState.REJECTED, f"{curated.EVALUATION}: {near[0]} ({near[1]} of 255 bits differ)", facts
@@ -119,6 +124,18 @@ def decode_photo(data: bytes, max_megapixels: float) -> np.ndarray:
     if bgr is None:
         raise PhotosError("it cannot be decoded")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def made_by_a_model(data: bytes) -> bool:
+    """Whether a picture's XMP says that a model made it or its colours, as that of our derivatives does.
+
+    A net that learns from its own colours is confirmed in whatever it does already.
+    """
+    try:
+        header = pyvips.Image.new_from_buffer(data, "")
+    except pyvips.Error:
+        return False
+    return "xmp-data" in header.get_fields() and MARKS.search(header.get("xmp-data")) is not None
 
 
 def said_of(root: Path, photo: CuratedPhoto) -> dict[str, Any]:

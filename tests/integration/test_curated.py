@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import pyvips
 import sqlalchemy as sa
 from click.testing import CliRunner
 from skimage import data
@@ -20,6 +21,7 @@ from worker import curated, curation, retrain_commands
 from worker.db import Database, after
 from worker.errors import CuratedRefused
 from worker.learning_tables import CuratedPhoto, CuratedState
+from worker.marking import SOURCE_TYPES
 from worker.settings import CURATED_ROOT, Settings, load
 from worker.tables import FileState, Job, Root, RootState, SourceFile
 
@@ -171,6 +173,30 @@ def test_the_verbs(state_database: Database, state_dir: Path, folder: Path) -> N
     assert "after all" in run("list")
     why = CliRunner().invoke(main, ["why", str(folder / "z" / "mirrored.png")]).output
     assert "near-duplicate" in why, why
+
+
+def test_what_a_model_has_coloured_is_no_photo_unless_a_person_says_so(record: Database, folder: Path) -> None:
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" i:DigitalSourceType='
+        f'"{SOURCE_TYPES}compositeWithTrainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
+    )
+    (folder / "derivatives").mkdir()
+    for name in ("coffee.jpg", "rocket.tif"):
+        picture = pyvips.Image.new_from_array(getattr(data, name[:6])())
+        picture = picture.copy()
+        picture.set_type(pyvips.GValue.blob_type, "xmp-data", packet.encode())
+        picture.write_to_file(str(folder / "derivatives" / name))
+    for name in ("museum/coffee.png", "museum/rocket.png"):
+        (folder / name).unlink()
+    watch_once(record, folder)
+    check_all(record)
+    told = verdicts(record)
+    assert told["derivatives/coffee.jpg"] == told["derivatives/rocket.tif"] == ("rejected", curated.GENERATED)
+    with record.writing() as session:
+        photo = session.scalars(sa.select(CuratedPhoto).where(CuratedPhoto.display_path.like("%coffee.jpg"))).one()
+        curated.overrule(session, photo.id, CuratedState.ACCEPTED, "corrected by hand", "me")
+    assert verdicts(record)["derivatives/coffee.jpg"][0] == "accepted"
 
 
 def test_a_run_in_the_foreground_needs_no_daemon_to_find_and_check_photos(
