@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,28 +54,33 @@ def status(every_2_s: bool, as_json: bool) -> None:
     from worker.overview import database_time, overview
 
     settings = load()
+    models = {root.key: root.model for root in settings.watched}
     with record(settings) as database:
         while True:
             with database.reading() as session:
                 seen, now = overview(session), database_time(session)
             if as_json:
-                print_json({"at": now, "state_dir": str(settings.state_dir), **dataclasses.asdict(seen)})
+                told = dataclasses.asdict(seen)
+                for root in told["roots"]:
+                    root["model"] = models.get(root["name"], "")
+                print_json({"at": now, "state_dir": str(settings.state_dir), **told})
             else:
                 if every_2_s:
                     click.clear()
-                click.echo(_status_text(seen, now))
+                click.echo(_status_text(seen, now, models))
             if not every_2_s:
                 return
             time.sleep(2)
 
 
-def _status_text(seen: Any, now: dt.datetime) -> str:
-    """The status as a person reads it."""
+def _status_text(seen: Any, now: dt.datetime, models: Mapping[str, str]) -> str:
+    """The status as a person reads it; `models`: the version that each folder is bound to, if it is."""
     lines = []
     for root in seen.roots:
         scanned = f"scanned {ago(now, root.scanned_at)}" if root.scanned_at else "not scanned yet"
         arrow = f" → {root.output}" if root.output else ""
-        lines.append(f"{root.path}{arrow}   {root.state}, by {root.mode}, {root.files} files, {scanned}")
+        bound = f", model {models[root.name]}" if models.get(root.name) else ""
+        lines.append(f"{root.path}{arrow}   {root.state}, by {root.mode}, {root.files} files, {scanned}{bound}")
         if root.reason:
             lines.append(f"    {root.reason}")
     files = {state: count for state, count in seen.files.items() if state != "submitted"}

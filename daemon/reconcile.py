@@ -5,13 +5,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from sqlalchemy.orm import Session
 
 from daemon import intake, scan
 from daemon.stability import StabilityTracker
-from worker import curated, fault, files, jobs
+from worker import curated, fault, files, jobs, versions
 from worker.db import Database
 from worker.errors import JobMoved
 from worker.tables import FileState, SourceFile
@@ -36,13 +36,25 @@ class Reconciler:
         settle_s: float,
         priority: int,
         held: Callable[[bytes], str] = lambda path: "",
+        model: str = "",
     ) -> None:
-        """`held` says why a settled file has to wait for others; empty: it need not."""
+        """A watched root, and how its files become jobs.
+
+        Args:
+            database: where the record is.
+            name: the root's name.
+            path: where it is.
+            settle_s: how long a file has to be quiet, seconds.
+            priority: of its jobs, 0 (first) to 9.
+            held: says why a settled file has to wait for others; empty: it need not.
+            model: the version or alias that its jobs are bound to; empty: the champion when they are worked on.
+        """
         self.database = database
         self._held = held
         self.name = name
         self.path = path
         self.priority = priority
+        self._model = model
         self.tracker = StabilityTracker(settle_s)
 
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
@@ -181,7 +193,8 @@ class Reconciler:
 
     def _submit(self, session: Session, row: SourceFile, sha256: str) -> tuple[int | None, bool]:
         """Record what is to be done with settled content: its job's id, if it gets one, and whether it is new."""
-        job, new = jobs.submit(session, row, sha256, priority=self.priority)
+        pin = dict[str, Any](model_version=versions.resolve(session, self._model)) if self._model else {}
+        job, new = jobs.submit(session, row, sha256, priority=self.priority, **pin)
         return job.id, new
 
 

@@ -3,6 +3,7 @@
 Nothing is ever written into a source root here; an output folder is created when only its last part is missing.
 """
 
+import importlib
 import os
 import shlex
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from worker.db import Database
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
 from worker.mounts import Mount, is_within, mount_of
 from worker.settings import RootSettings, Settings
@@ -80,6 +82,17 @@ def check_roots(settings: Settings) -> None:
         raise fault
     for root in settings.watched:
         root.output.mkdir(exist_ok=True)
+
+
+def refuse_unknown_models(settings: Settings, database: Database) -> None:
+    """Refuses a root whose `model` is neither a version nor an alias.
+
+    Raises:
+        UnknownSetting: there is no such version.
+    """
+    if any(root.model for root in settings.watched):
+        # by string, as the verbs are: the daemon itself knows nothing of models
+        importlib.import_module("worker.pinned").refuse_unknown(settings, database)
 
 
 def _source_fault(path: Path) -> SetupError | None:

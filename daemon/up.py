@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from daemon import progress
 from daemon.broker import EmbeddedBroker, check_broker
 from daemon.children import Child, Part
-from daemon.roots import check_roots
+from daemon.roots import check_roots, refuse_unknown_models
 from daemon.supervisor import Stops, Supervisor
 from worker import files, jobs, overview
 from worker.db import Database, migrate, open_database
@@ -80,6 +80,7 @@ def up(settings: Settings, *, drain: bool, out: TextIO) -> ExitCode:
 def _opened(settings: Settings) -> Iterator[Database]:
     database = open_database(settings.database)
     try:
+        refuse_unknown_models(settings, database)
         yield database
     finally:
         database.dispose()

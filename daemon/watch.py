@@ -23,7 +23,8 @@ from daemon.dispatch import Dispatcher
 from daemon.events import Hints
 from daemon.reconcile import CuratedReconciler, Reconciler
 from worker import files
-from worker.db import Database, open_database, refuse_unmigrated
+from worker.db import Database, SchemaGuard, open_database, refuse_unmigrated
+from worker.errors import SetupError
 from worker.mounts import mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings
@@ -35,6 +36,7 @@ TICK_S: Final = 0.25
 DISPATCH_S: Final = 0.5
 ROOT_LEASE_S: Final = 20.0
 SPACE_S: Final = 2.0
+SCHEMA_S: Final = 5.0
 REPORT_S: Final = 5.0
 #: from a look that failed (database away, folder unreadable) to a full scan
 AFTER_TROUBLE_S: Final = 5.0
@@ -57,11 +59,12 @@ def watch(settings: Settings) -> None:
     """Watch all roots until SIGTERM or Ctrl-C.
 
     Raises:
-        SetupError: a root, an output or the database cannot be worked with.
+        SetupError: a root, an output or the database cannot be worked with, or no longer.
     """
     roots.check_roots(settings)
     database = open_database(settings.database)
     refuse_unmigrated(database)
+    roots.refuse_unknown_models(settings, database)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -75,16 +78,24 @@ def watch(settings: Settings) -> None:
         stop.set()
         keeper.join(timeout=10)
         watcher.close()
+    if watcher.refusal is not None:
+        raise watcher.refusal
 
 
 class Watcher:
-    """Looks at all roots in one thread (`look`), and keeps leases and messages going in another (`keep`)."""
+    """Looks at all roots in one thread (`look`), and keeps leases and messages going in another (`keep`).
+
+    Attributes:
+        refusal: why it ended by itself: another release has migrated the database.
+    """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.settings = settings
         boot = os.environ.get("PHOTOCHROM_WORKER") or socket.gethostname()  # `up` gives back what a dead one held
         self.name = f"{boot}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.refusal: SetupError | None = None
+        self._schema = SchemaGuard(database)
         self.dispatcher = Dispatcher(database, settings)
         self.watched = [self._watched(root) for root in settings.all_roots]
         self.reporters = [Reporter(database, root) for root in settings.watched if root.batch]
@@ -93,8 +104,10 @@ class Watcher:
         mount = mount_of(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
-        gate = (Gate(root).held,) if root.batch else ()
-        reconciler = kind(self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], *gate)
+        held = {"held": Gate(root).held} if root.batch else {}
+        reconciler = kind(
+            self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model, **held
+        )
         return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler)
 
     def close(self) -> None:
@@ -103,13 +116,24 @@ class Watcher:
             root.hints.stop()
         for reporter in self.reporters:
             _survive(reporter.report)
+        _survive(self._release)
+        self.database.dispose()
+
+    def _release(self) -> None:
         with self.database.writing() as session:
             files.release_roots(session, self.name)
-        self.database.dispose()
+
+    def _refuse_another_schema(self, stop: threading.Event) -> None:
+        try:
+            self._schema.refuse_another()
+        except SetupError as error:
+            self.refusal = error
+            stop.set()
 
     def keep(self, stop: threading.Event) -> None:
         """Hold the roots, dispatch, sweep; goes on through every failure of database and broker."""
         steps: list[tuple[Callable[[], object], float]] = [
+            (lambda: self._refuse_another_schema(stop), SCHEMA_S),
             (self.dispatcher.make_room, SPACE_S),
             (self.hold, ROOT_LEASE_S / 4),
             (self.dispatcher.dispatch, DISPATCH_S),

@@ -221,6 +221,33 @@ def refuse_unmigrated(database: Database) -> None:
         )
 
 
+class SchemaGuard:
+    """Sees in time that another release has migrated the database under a running program.
+
+    An older program cannot know what a newer schema means: it refuses, as it would at its start.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """The schema has been looked at: `refuse_unmigrated` did not raise."""
+        self._database = database
+        self._revision = self._now()
+
+    def _now(self) -> str | None:
+        with self._database.engine.connect() as connection:
+            found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        return found
+
+    def refuse_another(self) -> None:
+        """One small query while nothing has changed.
+
+        Raises:
+            DatabaseNewer: another release has migrated it.
+            DatabaseUnusable: it was brought back to an older schema.
+        """
+        if self._now() != self._revision:
+            refuse_unmigrated(self._database)
+
+
 def has_tables(url: str) -> bool:
     """Is there a database of ours at this URL? Asks only: a SQLite file that is not there is not made.
 

@@ -34,7 +34,8 @@ def to_dispatch(
         grace_s: seconds that any message may be under way.
         paused: names of roots whose jobs have to wait; those of offline roots wait anyway.
     """
-    old = sa.or_(Job.dispatched_at < after(-grace_s), Job.dispatched_at > after(grace_s))  # later: the clock was put back
+    # sent in the future: the clock was put back since
+    old = sa.or_(Job.dispatched_at < after(-grace_s), Job.dispatched_at > after(grace_s))
     lost = sa.and_(old, sa.true() if broker_empty else _overtaken(session))
     flying = session.scalar(
         sa.select(sa.func.count())

@@ -72,6 +72,7 @@ class RootSettings(OutputPolicy):
     mode: WatchMode = "auto"
     settle_s: float | None = Field(default=None, gt=0)
     priority: Literal["normal", "backlog"] = "normal"
+    model: str = ""  # the version of the generator, or an alias, that its scans are bound to; empty: the champion
     batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
     batch_marker: str = Field(default="READY", pattern=r"^[^/]+$")
     batch_count: int = Field(default=0, ge=0)

@@ -18,6 +18,25 @@ def champion(session: Session) -> str | None:
     return session.scalar(sa.select(ModelAlias.version).where(ModelAlias.alias == CHAMPION))
 
 
+def aliases(session: Session) -> set[str]:
+    """The names that stand for a version: `champion`, whether or not somebody chose one, and what else was given."""
+    return {CHAMPION, *session.scalars(sa.select(ModelAlias.alias))}
+
+
+def resolve(session: Session, name: str) -> str | None:
+    """The version that a name stands for at this moment.
+
+    Args:
+        session: any session.
+        name: a version, an alias, or "" for the champion.
+
+    Returns:
+        None for the champion while nobody chose one: whoever works on the job knows the shipped version.
+    """
+    found = session.scalar(sa.select(ModelAlias.version).where(ModelAlias.alias == (name or CHAMPION)))
+    return found or (None if name in {"", CHAMPION} else name)
+
+
 def record(
     session: Session,
     version: str,
@@ -85,13 +104,20 @@ def promote(session: Session, version: str, *, shipped: str, actor: str, reason:
 
 
 def before(session: Session, version: str) -> str | None:
-    """The champion before `version` was promoted the last time."""
-    return session.scalar(
-        sa.select(ModelEvent.previous)
-        .where(ModelEvent.alias == CHAMPION, ModelEvent.version == version, ModelEvent.action == "promote")
-        .order_by(ModelEvent.id.desc())
-        .limit(1)
-    )
+    """The champion before `version` was promoted; rollbacks lead back through all promotions, each undone once.
+
+    None when `version` is the first champion, or none at all.
+    """
+    path: list[str] = []
+    for event in session.scalars(sa.select(ModelEvent).where(ModelEvent.alias == CHAMPION).order_by(ModelEvent.id)):
+        if not path and event.previous:
+            path.append(event.previous)
+        if event.action == "promote":
+            path.append(event.version)
+        elif event.version in path:
+            while path[-1] != event.version:
+                path.pop()
+    return path[-2] if len(path) > 1 and path[-1] == version else None
 
 
 def earlier(session: Session) -> list[str]:
