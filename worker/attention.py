@@ -1,4 +1,6 @@
-"""A worker that waits for nothing: noticed, and cured by a fresh connection to the broker.
+"""What a worker's first process looks after while it runs: its broker's count of messages, and its database's schema.
+
+A worker that waits for nothing is noticed, and cured by a fresh connection to the broker.
 
 With one message reserved at a time, a message that was received and whose acknowledgement failed (the broker did not
 answer for `socket_timeout`) stays counted as reserved for ever: Celery logs "Couldn't ack" and kombu asks for no more
@@ -6,10 +8,15 @@ messages (kombu 5.7, `QoS.can_consume`), while every part looks alive.
 """
 
 import logging
+import threading
 from typing import Any, Final
 
+import sqlalchemy as sa
 from celery import bootsteps
 from celery.worker import state
+
+from worker.db import SchemaGuard
+from worker.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
@@ -53,3 +60,33 @@ class Attention(bootsteps.StartStopStep):  # type: ignore[misc]
             self._forgotten = 0
             logger.warning("reconnecting", extra={"why": "a finished message was never acknowledged"})
             raise ConnectionResetError("A finished message was never acknowledged.")
+
+
+class SchemaWatch:
+    """Ends the worker, after the job in hand, when another release has migrated the database.
+
+    In a thread: a database that does not answer must not keep the worker from its broker.
+
+    Attributes:
+        refusal: why the worker was ended.
+    """
+
+    def __init__(self, guard: SchemaGuard) -> None:
+        self.refusal: SetupError | None = None
+        self._guard = guard
+
+    def start(self) -> None:
+        """Look from now on, as long as the process runs."""
+        threading.Thread(target=self._watch, name="schema", daemon=True).start()
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        while self.refusal is None:
+            pause.wait(LOOK_S)
+            try:
+                self._guard.refuse_another()
+            except SetupError as error:
+                self.refusal = error
+                state.should_stop = int(error.exit_code)  # Celery's own way to a warm shutdown
+            except sa.exc.SQLAlchemyError:
+                logger.debug("schema not seen", exc_info=True)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from model import device
 from model.store import Store
 from worker import fault, jobs, log, originals, publish, recovery, scans, sidecar, training_runs, twins
-from worker.db import Database, open_database
+from worker.db import Database, SchemaGuard, open_database
 from worker.deriving import derive, judge
 from worker.errors import (
     DependencyMissing,
@@ -45,6 +45,7 @@ class Bench:
     database: Database
     serving: Serving
     name: str
+    schema: SchemaGuard
 
 
 @functools.cache
@@ -61,7 +62,7 @@ def prepare() -> Bench:
     colorizer = serving.champion()
     name = f"{recovery.worker_name()}{os.getpid()}:{uuid.uuid4().hex[:8]}"
     logger.info("worker_ready", extra={"worker": name, "device": colorizer.device, "model": colorizer.version.name})
-    return Bench(settings, database, serving, name)
+    return Bench(settings, database, serving, name, SchemaGuard(database))
 
 
 def _paused(bench: Bench) -> bool:
@@ -72,13 +73,18 @@ def _paused(bench: Bench) -> bool:
 
 
 def run(job_id: int) -> None:
-    """Do one job, if it is still there to do. Never raises for what is wrong with a scan: the row says it."""
+    """Do one job, if it is still there to do. Never raises for what is wrong with a scan: the row says it.
+
+    Raises:
+        SetupError: another release has migrated the database; nothing was claimed.
+    """
     bench = prepare()
     fault.point("before_claim")
     with log.job_context(job_id):
         if _paused(bench):
             logger.info("paused_for_training")  # the row stays queued; the dispatcher sends it again afterwards
             return
+        bench.schema.refuse_another()  # the worker's first process, which looks too, ends soon
         champion = bench.serving.champion()
         with bench.database.writing() as session:
             job = jobs.claim(
