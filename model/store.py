@@ -4,7 +4,9 @@ import re
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from model import registry
 from model.registry import Version, WeightsError, open_version
@@ -78,11 +80,15 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
 
-    def take(self, file: Path) -> Version:
+    def take(self, file: Path, known: Mapping[str, str] = MappingProxyType({})) -> Version:
         """Unpack what `export` wrote on this or another installation. Nothing is executed, and no path leads out.
 
+        Args:
+            file: the tar file.
+            known: sha256 of the weights of versions that are known here, by name, whether or not their folders are.
+
         Raises:
-            WeightsError: it is no such file, its weights do not load, or the name is taken.
+            WeightsError: it is no such file, its weights do not load, or the name is taken or stands for others.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".import-") as folder:
@@ -92,6 +98,10 @@ class Store:
                 raise WeightsError(f"{file} holds a version {version.name} under the name {name}; export it again.")
             if name in self.names():
                 raise WeightsError(f"There is a version {name} already; versions are never changed.")
+            if known.get(name, version.weights_sha256) != version.weights_sha256:
+                raise WeightsError(
+                    f"{file} holds other weights than those that {name} is known by here; a version is never changed."
+                )
             registry.load_generator(version)
             version.directory.rename(self.root / name)
         return open_version(self.root / name)

@@ -179,8 +179,13 @@ def rollback(reason: str) -> None:
                 )
             problem = fitness.check(Store(settings.models).open(target).directory).problem
             if problem:
-                raise VersionRefused(f"Version {target} does not load: {problem}. The champion stays {now}.")
+                raise VersionRefused(
+                    f"Version {target} does not load: {problem}. The champion stays {now}. Restore the folder of "
+                    f"{target}, or promote another version: `photochrom models list` names them all."
+                )
             with database.writing() as session:
+                if (versions.champion(session) or shipped) != now:
+                    raise VersionRefused(f"{now} is no longer the champion: it was changed meanwhile. Look again.")
                 versions.promote(session, target, shipped=shipped, actor=versions.operator(), reason=reason,
                                  action="rollback")  # fmt: skip
     click.echo(f"Version {target} is the champion again, {now} was.")
@@ -206,7 +211,9 @@ def import_(file: Path) -> None:
     """Take a version from FILE, made by `models export`. It does not serve until it is promoted."""
     settings = load()
     with _errors(), _record(settings) as database:
-        version = Store(settings.models).take(file)
+        with database.reading() as session:
+            known = {row.version: row.weights_sha256 for row in versions.all_versions(session)}
+        version = Store(settings.models).take(file, known)
         with database.writing() as session:
             versions.record(session, version.name, directory=str(version.directory),
                             weights_sha256=version.weights_sha256, state=VersionState.CANDIDATE,

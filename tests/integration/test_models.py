@@ -189,3 +189,48 @@ def test_a_version_travels_to_another_installation(models: Path, state_dir: Path
         archive.add(models / "v2" / "config.json", "../v9/config.json")
     assert "no exported version" in run("models", "import", str(tmp_path / "bad.tar"), code=11)
     assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["v2"]
+
+
+def test_a_tampered_file_brings_nothing_in(models: Path, state_dir: Path, state_database: Database, tmp_path: Path):
+    file = tmp_path / "v2.tar"
+    promote(state_database, Store(models), "v2")
+    run("models", "export", "v2", str(file))
+    genuine = file.read_bytes()
+    torn = bytearray(genuine)
+    torn[len(torn) // 2] ^= 0xFF
+    file.write_bytes(torn)
+    elsewhere = Store(tmp_path / "elsewhere")
+    with pytest.raises(WeightsError):
+        elsewhere.take(file)
+    file.write_bytes(genuine[: len(genuine) // 2])
+    with pytest.raises(WeightsError):
+        elsewhere.take(file)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    # other weights under a known name, with a sha256 that fits them
+    shutil.rmtree(models / "v2")
+    other = make_version(tmp_path / "made", "v2", seed=7)
+    file.unlink()
+    Store(tmp_path / "made").export(other, file)
+    assert "other weights" in run("models", "import", str(file), code=11)
+    assert not (models / "v2").exists()
+    file.write_bytes(genuine)
+    assert "is here" in run("models", "import", str(file))
+    assert open_version(models / "v2").weights_sha256 == versions_known(state_database)["v2"]
+
+
+def versions_known(database: Database) -> dict[str, str]:
+    with database.reading() as session:
+        return {row.version: row.weights_sha256 for row in versions.all_versions(session)}
+
+
+def test_a_version_of_a_newer_format_is_neither_promoted_nor_imported(models: Path, tmp_path: Path) -> None:
+    config = models / "v3" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"format": 2}))
+    assert "Upgrade Photochrom" in run("models", "promote", "v3", code=11)
+    with tarfile.open(tmp_path / "v3.tar", "w") as archive:
+        for path in (models / "v3").iterdir():
+            archive.add(path, f"v3/{path.name}")
+    shutil.rmtree(models / "v3")
+    assert "Upgrade Photochrom" in run("models", "import", str(tmp_path / "v3.tar"), code=11)
+    assert not (models / "v3").exists()
+    assert next(r for r in json.loads(run("models", "list", "--json")) if r["alias"])["version"] == "shipped-one"

@@ -53,6 +53,22 @@ def test_rollback_goes_back_step_by_step(record: Database) -> None:
         assert versions.before(session, "s") is None
 
 
+def test_a_version_that_was_promoted_twice_is_no_trap_for_rollbacks(record: Database) -> None:
+    _record(record, "s", "a", "b")
+    for name in ("a", "b", "a"):
+        _flip(record, name)
+    for now, back in (("a", "b"), ("b", "a"), ("a", "s")):
+        with record.reading() as session:
+            assert (versions.champion(session), versions.before(session, now)) == (now, back)
+        _flip(record, back, "rollback")
+    with record.reading() as session:
+        assert versions.before(session, "s") is None
+    _flip(record, "b")
+    with record.reading() as session:
+        assert versions.before(session, "b") == "s"
+        assert versions.before(session, "a") is None  # it does not serve
+
+
 def test_what_is_not_there_or_serves_already_is_refused_and_nothing_is_written(record: Database) -> None:
     _record(record, "a")
     for name in ("nobody", "a", "a"):
