@@ -6,7 +6,9 @@ Replay GANs", 2018). Where no base photos are at hand, the champion's own output
 """
 
 import dataclasses
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,9 @@ def retrain(
             _match_saturation(champion, output, photos / "replay")
             return result
         except tf.errors.ResourceExhaustedError as error:
+            if "No space left" in error.message or "quota exceeded" in error.message:
+                # TensorFlow has one error for a full memory and, when it writes curves, for a full disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output)) from error
             less = effort.smaller()
             if less is None:
                 raise MemoryError(

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,6 +117,9 @@ def _copy_all(
         photos = list(curated.accepted(session))
         roots = {root.name: root.path for root in session.scalars(sa.select(Root))}
         session.expunge_all()
+    for path in {roots[photo.root] for photo in photos}:
+        if not os.path.isdir(path):  # else every photo would be left out, and the run would learn nothing new
+            raise PhotosError(f"The curated folder {os.fsdecode(path)} is not there. Mount it, then start again.")
     held = hold_out(photos, settings.gate_holdout_photos)
     entries, left_out = [], {}
     for number, photo in enumerate(photos):
@@ -129,6 +132,9 @@ def _copy_all(
             logger.warning("photo_left_out", extra={"path": photo.display_path, "why": str(error)})
     judged = [entry["perceptual_hash"] for entry in entries if entry["use"] == "holdout"]
     learned = sum(entry["use"] == "train" for entry in entries)
+    if not learned:
+        first = next(iter(left_out.values()), "there is none.")
+        raise PhotosError(f"None of {len(photos)} curated photos can be learned from; the first: {first}")
     count = min(max(LEAST_REPLAY, learned), MOST_REPLAY)
     return {
         "format": FORMAT,
@@ -230,16 +236,27 @@ def _evaluation(settings: Settings) -> dict[str, Any]:
 
 
 def _note_use(database: Database, run: TrainingRun, manifest: Manifest) -> None:
-    """Record what was used for what: it stays so in every later run."""
+    """Record what was used for what: it stays so in every later run.
+
+    A photo that was left out is no new one any more either, or a schedule would start run after run for its sake.
+    """
+    for paths in _lots(list(manifest.record["left_out"])):
+        with database.writing() as session:
+            gone = CuratedPhoto.display_path.in_(paths), CuratedPhoto.first_run.is_(None)
+            session.execute(sa.update(CuratedPhoto).where(*gone).values(first_run=run.id))
     for use in ("train", "holdout"):
-        ids = [photo["id"] for photo in manifest.used(use)]
-        for first in range(0, len(ids), 500):
+        for ids in _lots([photo["id"] for photo in manifest.used(use)]):
             with database.writing() as session:
-                some = CuratedPhoto.id.in_(ids[first : first + 500])
+                some = CuratedPhoto.id.in_(ids)
                 session.execute(sa.update(CuratedPhoto).where(some).values(use=use))
                 session.execute(
                     sa.update(CuratedPhoto).where(some, CuratedPhoto.first_run.is_(None)).values(first_run=run.id)
                 )
+
+
+def _lots(values: list[Any]) -> Iterator[list[Any]]:
+    """Few enough for one statement."""
+    return (values[first : first + 500] for first in range(0, len(values), 500))
 
 
 def leaks(manifest: Manifest, evaluation_photos: str) -> list[str]:

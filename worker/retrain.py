@@ -17,6 +17,8 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from model import registry
 from model.colorizer import ChromaNotFinite, Colorizer
 from model.export import export_run
@@ -98,8 +100,10 @@ def _failures(ledger: Ledger) -> Iterator[list[Ended]]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             ended.append(_fail(ledger, error))
             return
-        with ledger.database.writing() as session:
-            training_runs.release(session, ledger.run, f"Interrupted: no space left ({error.filename or 'state_dir'}).")
+        words = f"Interrupted: no space left ({error.filename or 'state_dir'})."
+        # on a disk that takes nothing the row stays as it is: that this process has ended tells the next start enough
+        with contextlib.suppress(sa.exc.OperationalError), ledger.database.writing() as session:
+            training_runs.release(session, ledger.run, words)
         raise OutputFull(
             f"No space left for run {ledger.run.id} in {ledger.run.directory}. Free some; the next start goes on from "
             "the last checkpoint."

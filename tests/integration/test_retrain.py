@@ -178,6 +178,32 @@ def test_a_broken_photo_in_the_middle_is_left_out_and_named(
     frozen = json.loads((Path(rows(record_)[0].directory) / "manifest.json").read_text())
     assert list(frozen["left_out"]) == [broken.relative_to(photos).as_posix()]
     assert len(frozen["curated"]) == PHOTOS - 1
+    with record_.reading() as session:
+        assert curated.new_photos(session) == 0  # it starts no further run for its own sake
+
+
+def test_a_curated_folder_that_is_away_fails_the_run_and_uses_no_photo_up(
+    settings: Settings, record_: Database
+) -> None:
+    with record_.writing() as session:
+        session.execute(sa.update(Root).values(path=b"/not/mounted"))
+    ended = retrain.run(settings, record_, trigger="now")
+    assert ended.state is RunState.FAILED and "/not/mounted is not there" in ended.reason
+    with record_.reading() as session:
+        assert curated.new_photos(session) == PHOTOS
+
+
+def test_curves_on_a_full_disk_are_not_taken_for_a_full_memory(settings, record_, monkeypatch) -> None:
+    def full(*_, **__):
+        with tf.io.TFRecordWriter("/dev/full") as file:
+            file.write(b"x" * 100)
+            file.flush()
+
+    monkeypatch.setattr(retraining, "train", full)
+    with pytest.raises(OutputFull, match="No space"):
+        retrain.run(settings, record_, trigger="now")
+    (row,) = rows(record_)
+    assert (row.state, row.config["effort"]["batch"]) == ("running", settings.retrain_batch)
 
 
 def test_a_loss_that_is_no_number_rejects_the_run_and_keeps_the_champion(
