@@ -54,6 +54,8 @@ def retrain(now: bool, detach: bool, minutes: float | None, as_json: bool) -> No
     """
     if now and detach:
         raise click.UsageError("Give --now or --detach, not both.")
+    if minutes is not None and not now:
+        raise click.UsageError("--minutes is for --now; queued runs take the setting retrain_minutes.")
     settings = load()
     if detach:
         queue.ask_for_retraining()
@@ -141,6 +143,7 @@ def trainer() -> None:
     os.environ[TRAINER] = "1"  # its child processes load nothing to colour with
     queue.app.worker_main(
         ["worker", "--queues", queue.TRAIN_QUEUE, "--hostname", f"trainer-{os.getpid()}@%h", "--concurrency", "1",
+         "--max-tasks-per-child", "1",  # what a run held, a GPU's memory above all, is given back when it ends
          "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"]
     )  # fmt: skip
 

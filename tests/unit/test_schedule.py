@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from billiard.exceptions import WorkerLostError
 from celery import Celery
+from click.testing import CliRunner
 
 from daemon import up
+from daemon.cli import main
 from daemon.dispatch import Dispatcher
 from worker import ledger, overview, queue, training_runs
 from worker.db import Database
@@ -59,6 +61,24 @@ def test_a_trainer_asks_for_what_an_earlier_one_left_and_a_worker_does_not(monke
 
     monkeypatch.setattr(queue, "ask_for_retraining", silent)
     tasks._ready()  # the next schedule goes on with it
+
+
+def test_a_trainer_does_one_run_at_a_time_and_then_gives_back_what_it_held(
+    state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+    monkeypatch.setattr(queue.app, "worker_main", given.extend)
+    monkeypatch.setenv(TRAINER, "")  # so that it is put back
+    assert CliRunner().invoke(main, ["trainer"]).exit_code == 0
+    options = dict(zip(given[1::2], given[2::2], strict=False))
+    assert options["--queues"] == queue.TRAIN_QUEUE
+    assert options["--concurrency"] == options["--max-tasks-per-child"] == "1"
+
+
+def test_minutes_are_for_a_run_in_the_foreground() -> None:
+    for arguments in (["--minutes", "5"], ["--detach", "--minutes", "5"]):
+        done = CliRunner().invoke(main, ["retrain", *arguments])
+        assert done.exit_code == 2 and "--minutes is for --now" in done.output
 
 
 def test_a_training_process_is_nicer_than_a_colouring_one(monkeypatch: pytest.MonkeyPatch) -> None:
