@@ -16,6 +16,7 @@ from keras import ops
 from model.config import Phase, Preset
 from model.losses import discriminator_loss, generator_loss, l1
 from model.networks import build_discriminator, build_generator, encoder_layers
+from model.precision import LossScale, mix
 
 #: what a step returns, in this order
 LOSSES = ("g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio")
@@ -26,10 +27,17 @@ Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 class Adversaries:
     """Generator, discriminator, their Adams and the generator's running mean (EMA)."""
 
-    def __init__(self, preset: Preset) -> None:
-        """Build both nets with the weights that Keras' seed gives them."""
+    def __init__(self, preset: Preset, policy: str = "float32") -> None:
+        """Build both nets with the weights that Keras' seed gives them.
+
+        Args:
+            preset: the recipe.
+            policy: what the generator computes in, as `model.precision.chosen` gives it.
+        """
         self.preset = preset
         self.generator = build_generator(preset.architecture)
+        mix(self.generator, policy)
+        self.loss_scale = LossScale(policy)
         self.discriminator = build_discriminator()
         self.average = [tf.Variable(v.value, trainable=False) for v in self.generator.weights]
         self._parts = self._split()
@@ -92,7 +100,14 @@ class Adversaries:
 
     def _apply(self, tape: tf.GradientTape, loss: tf.Tensor, rates: tuple[tf.Tensor, ...]) -> None:
         parts = list(self._parts[: len(rates)])
-        gradients = tape.gradient(loss, parts)
+        gradients, finite = self.loss_scale.unscaled(tape.gradient(loss, parts))
+        if self.loss_scale.active:
+            tf.cond(finite, lambda: self._move(rates, parts, gradients), lambda: None)
+            self.loss_scale.follow(finite)
+        else:
+            self._move(rates, parts, gradients)
+
+    def _move(self, rates: tuple[tf.Tensor, ...], parts: list[Any], gradients: list[Any]) -> None:
         for adam, rate, variables, wanted in zip(self.adams, rates, parts, gradients, strict=False):
             adam.learning_rate.assign(rate)
             adam.apply(wanted, variables)
@@ -108,7 +123,7 @@ class Adversaries:
         with tf.GradientTape() as tape:
             ours = self.generator(light, training=True)
             distance = l1(ours, colour)
-            loss = self.preset.l1_weight * distance
+            loss = self.loss_scale.scaled(self.preset.l1_weight * distance)
         self._apply(tape, loss, rates)
         self._follow()
         return _stacked(0.0, distance, 0.0, 0.0, ours, colour)
@@ -123,7 +138,7 @@ class Adversaries:
             ours = self.generator(light, training=True)
             fake = self.discriminator(_seen(light, ours), training=False)
             losses = generator_loss(fake, ours, colour, gan_weight, self.preset.l1_weight)
-            loss = losses[0]
+            loss = self.loss_scale.scaled(losses[0])
         self._apply(tape, loss, rates)
         self._follow()
         judged = self._teach(light, colour, tf.stop_gradient(ours))
@@ -147,7 +162,8 @@ class Adversaries:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Put back what `state` gave."""
         for name, variable in self._named():
-            variable.assign(state[name])
+            if name in state or not name.startswith("loss_scale"):  # a run that goes on elsewhere finds its own scale
+                variable.assign(state[name])
 
     def _named(self) -> list[tuple[str, Any]]:
         groups = {
@@ -157,6 +173,7 @@ class Adversaries:
             "adam_decoder": self.adams[0].variables,
             "adam_encoder": self.adams[1].variables,
             "adam_discriminator": self.adam_discriminator.variables,
+            "loss_scale": self.loss_scale.variables,
         }
         return [(f"{group}{i}", v) for group, variables in groups.items() for i, v in enumerate(variables)]
 

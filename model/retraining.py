@@ -11,12 +11,10 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
 
 from model.calibrate import MOST_SATURATION, predict
 from model.colorizer import Colorizer
@@ -96,7 +94,7 @@ def retrain(
 
     Args:
         photos: folder with one subfolder per source.
-        output: of the run.
+        output: of the run; its curves go beside it, into `tensorboard`.
         champion: where to start; what the result has to be as colourful as, on replay.
         effort: batch, size and caps.
         progress: called while training goes on.
@@ -120,6 +118,7 @@ def retrain(
                 start=weights_path(version),
                 start_discriminator=discriminator if discriminator.exists() else None,
                 checkpoint_every_s=effort.checkpoint_every_s,
+                curves=output.parent / "tensorboard",
                 progress=progress,
             )
             _match_saturation(champion, output, photos / "replay")
@@ -236,20 +235,3 @@ def base_photos(folder: Path, seed: int) -> list[Photo]:
         turns += [((turn + first) * step, source, sources[source][i]) for turn, i in enumerate(drawn)]
     return [photo for _, _, photo in sorted(turns, key=lambda turn: turn[:2])]
 
-
-class Curves:
-    """TensorBoard event files, written without TensorBoard: one `events.out.tfevents` per process."""
-
-    def __init__(self, folder: Path, wall_time_s: float) -> None:
-        """Open a new file in the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer = tf.io.TFRecordWriter(str(folder / f"events.out.tfevents.{int(wall_time_s * 1000)}.photochrom"))
-        self._writer.write(event_pb2.Event(wall_time=wall_time_s, file_version="brain.Event:2").SerializeToString())
-
-    def add(self, step: int, wall_time_s: float, figures: dict[str, float]) -> None:
-        """Write one point of each curve."""
-        event: Any = event_pb2.Event(wall_time=wall_time_s, step=step)
-        for tag, value in figures.items():
-            event.summary.value.add(tag=tag, simple_value=value)
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()

@@ -46,6 +46,8 @@ class Run:
     phase_step: int = 0
     #: seconds of training between two checkpoints; None for the default
     checkpoint_every_s: float | None = None
+    #: Keras' name for what the generator computes in
+    precision: str = "float32"
 
     def fraction(self) -> float:
         """Part of the budget that is used, 0..1: the nearer cap where time and steps are given.
@@ -115,6 +117,7 @@ def write_config(run: Run, pack: Pack, learned: int, start: Path | None) -> None
         "seed": run.seed,
         "minutes": run.minutes,
         "steps": run.steps,
+        "precision": run.precision,
         "start": None if start is None else start.name,
         "photos": {"learned": learned, "usable": len(pack), "dropped": len(pack.dropped)},
         "sources": {name: int((pack.sources == i).sum()) for i, name in enumerate(pack.source_names)},

@@ -2,9 +2,9 @@
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,11 +14,13 @@ from model.calibrate import Calibration, calibrate
 from model.checkpoints import load_checkpoint, save_checkpoint
 from model.config import Phase, Preset
 from model.config import preset as preset_named
+from model.curves import Curves
 from model.data import Batches
 from model.encoder import load_encoder, published_weights
-from model.gan import LOSSES, Adversaries, Step
+from model.gan import LOSSES, Adversaries
 from model.history import History
 from model.photos import Pack, draw, find_photos, pack_photos, split_holdout
+from model.precision import Precision, chosen
 from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config, write_version
 from model.sheets import training_sheet
 from model.weights_file import WeightsFileError, read_weights, write_weights
@@ -42,6 +44,8 @@ class TrainResult:
 
     output: Path
     weights: Path
+    #: folder of TensorBoard's event files
+    curves: Path
     steps: int
     photos: int
     dropped: dict[str, str]
@@ -62,9 +66,11 @@ def train(
     start_discriminator: Path | None = None,
     cache: Path | None = None,
     checkpoint_every_s: float | None = None,
+    precision: Precision = "auto",
+    curves: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
-    """Train a generator and leave weights, `config.json`, `history.csv`, sample grids and checkpoints in `output`.
+    """Train a generator and leave weights, `config.json`, `history.csv`, curves, grids and checkpoints in `output`.
 
     Args:
         photos: folders of colour photos, in the forms that `model.photos` reads.
@@ -80,6 +86,8 @@ def train(
         start_discriminator: discriminator weights (npz) to start from.
         cache: folder for decoded photos, `output/cache` by default; runs on the same photos may share it.
         checkpoint_every_s: seconds of training between two checkpoints; three minutes by default.
+        precision: what the generator computes in; "auto" is mixed_float16 on a GPU and float32 elsewhere.
+        curves: folder for TensorBoard's event files, `output/tensorboard` by default.
         progress: called while the run goes on.
 
     Raises:
@@ -94,16 +102,18 @@ def train(
     learned, held = split_holdout(pack, recipe.holdout_photos)
     keras.utils.set_random_seed(seed)
     run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps,
-              checkpoint_every_s=checkpoint_every_s)  # fmt: skip
-    players = Adversaries(recipe)
+              checkpoint_every_s=checkpoint_every_s, precision=chosen(precision))  # fmt: skip
+    players = Adversaries(recipe, run.precision)
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
         write_config(run, pack, len(learned), start)
     History(output / "history.csv").rewind(run.step)
     batches = Batches(pack, learned, recipe.sampling, recipe.batch, seed)
+    folder = curves or output / "tensorboard"
+    drawn = Curves(folder, time.time(), run.step)
     while run.phase < len(recipe.phases):
-        _train_phase(run, players, batches, progress)
-    return _finish(run, players, pack, held)
+        _train_phase(run, players, batches, drawn, progress)
+    return _finish(run, players, pack, held, folder)
 
 
 def _packed(
@@ -151,7 +161,9 @@ def _resume(run: Run, players: Adversaries) -> bool:
     return True
 
 
-def _train_phase(run: Run, players: Adversaries, batches: Batches, progress: Callable[[Progress], None]) -> None:
+def _train_phase(
+    run: Run, players: Adversaries, batches: Batches, curves: Curves, progress: Callable[[Progress], None]
+) -> None:
     phase = run.preset.phases[run.phase]
     begin = sum(p.share for p in run.preset.phases[: run.phase])
     if run.phase_step == 0 and run.phase > 0:
@@ -166,28 +178,26 @@ def _train_phase(run: Run, players: Adversaries, batches: Batches, progress: Cal
         part = min(1.0, (run.fraction() - begin) / phase.share)
         if part >= 1.0:
             break
-        losses.append(_one_step(step, phase, part, run.phase_step, light, colour))
+        pace = {"rate": rate_at(phase, part, run.phase_step), "gan_weight": gan_weight_at(phase, part)}
+        losses.append(step(light, colour, *(tf.constant(value, tf.float32) for value in pace.values())))
         run.step, run.phase_step = run.step + 1, run.phase_step + 1
         run.elapsed_s = clock.elapsed_s()
         if len(losses) == LOG_EVERY_STEPS:
-            progress(_log(run, phase, losses, clock))
+            progress(_log(run, phase, losses, clock, curves, pace))
             losses = []
             if clock.checkpoint_due():
-                _checkpoint(run, players, batches)
+                _checkpoint(run, players, batches, curves)
     if losses:
-        progress(_log(run, phase, losses, clock))
+        progress(_log(run, phase, losses, clock, curves, pace))
     run.phase, run.phase_step = run.phase + 1, 0
-    _checkpoint(run, players, batches)
+    _checkpoint(run, players, batches, curves)
     with players.averaged():
         write_weights(players.generator, run.output / f"generator_{phase.name}.npz")
 
 
-def _one_step(step: Step, phase: Phase, part: float, phase_step: int, light: Any, colour: Any) -> tf.Tensor:
-    rate, gan_weight = rate_at(phase, part, phase_step), gan_weight_at(phase, part)
-    return step(light, colour, tf.constant(rate, tf.float32), tf.constant(gan_weight, tf.float32))
-
-
-def _log(run: Run, phase: Phase, losses: list[tf.Tensor], clock: Clock) -> Progress:
+def _log(
+    run: Run, phase: Phase, losses: list[tf.Tensor], clock: Clock, curves: Curves, pace: dict[str, float]
+) -> Progress:
     means = np.mean([loss.numpy() for loss in losses], axis=0)
     if not np.isfinite(means).all():
         raise LossNotFinite(
@@ -197,21 +207,24 @@ def _log(run: Run, phase: Phase, losses: list[tf.Tensor], clock: Clock) -> Progr
     named = dict(zip(LOSSES, (float(v) for v in means), strict=True))
     speed, fraction = clock.images_s(run), run.fraction()
     History(run.output / "history.csv").append(run.step, phase.name, named, speed, run.elapsed_s)
+    curves.add(run.step, time.time(), named | pace | {"images_s": speed})
     eta_s = run.elapsed_s * (1 - fraction) / max(fraction, 1e-6)
     return Progress(phase=phase.name, step=run.step, fraction=fraction, images_s=speed, eta_s=eta_s, losses=named)
 
 
-def _checkpoint(run: Run, players: Adversaries, batches: Batches) -> None:
+def _checkpoint(run: Run, players: Adversaries, batches: Batches, curves: Curves) -> None:
     save_checkpoint(run.output / "checkpoints", players.state(), run.record())
     folder = run.output / "samples"
     folder.mkdir(exist_ok=True)
     light, colour = batches.at(0, 128)
     with players.averaged():
         ours = np.asarray(players.generator(light[:8], training=False))
-    training_sheet(folder / f"step_{run.step:07d}.png", light[:8], ours, colour[:8])
+    grid = folder / f"step_{run.step:07d}.png"
+    training_sheet(grid, light[:8], ours, colour[:8])
+    curves.add_picture(run.step, time.time(), "gray, ours, truth", grid.read_bytes())
 
 
-def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray) -> TrainResult:
+def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray, curves: Path) -> TrainResult:
     players.take_average()
     weights = run.output / "generator.npz"
     write_weights(players.generator, weights)
@@ -219,5 +232,6 @@ def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray) -> Tra
     result = calibrate(players.generator, pack, held, run.preset)
     write_version(run, result)
     return TrainResult(
-        output=run.output, weights=weights, steps=run.step, photos=len(pack), dropped=pack.dropped, calibration=result
-    )
+        output=run.output, weights=weights, curves=curves, steps=run.step, photos=len(pack), dropped=pack.dropped,
+        calibration=result,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -68,11 +68,21 @@ def model_errors() -> Iterator[None]:
         raise TrainingStopped(str(error)) from error
 
 
-def bar(*columns: Any) -> Progress:
-    """A progress bar on stderr: stdout is for data."""
+def bar(*columns: Any, drawn: bool = True) -> Progress:
+    """A progress bar on stderr: stdout is for data. What has much to say leaves the bar itself out."""
+    bars = (BarColumn(),) if drawn else ()
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn(), console=Console(stderr=True)
+        TextColumn("{task.description}"), *bars, *columns, TimeRemainingColumn(), console=Console(stderr=True)
     )
+
+
+def _told(losses: dict[str, float]) -> str:
+    """A step's losses so short that the whole line of progress fits into 80 columns: real/fake of the discriminator."""
+    if not losses:
+        return ""
+    adversarial = f" gan {losses['g_gan']:.3f}" if losses["g_gan"] else ""
+    critic = f" d {losses['d_real']:.3f}/{losses['d_fake']:.3f}" if losses["d_real"] else ""
+    return f"l1 {losses['g_l1']:.3f}{adversarial}{critic}"
 
 
 @click.command()
@@ -119,6 +129,12 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.option("--start-discriminator", type=FILE, help="Discriminator weights (npz) to start from.")
 @click.option("--cache", type=FOLDER, help="Folder for decoded photos, to share between runs [default: in --output].")
 @click.option("--hold-out", multiple=True, metavar="SOURCE", help="Keep this source (subfolder) out of training.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "mixed_float16", "mixed_bfloat16"]),
+    default="auto",
+    help="What the generator computes in [default: mixed_float16 on a GPU, else float32].",
+)
 @click.option("--fresh", is_flag=True, help="Begin anew, even where the output folder holds a checkpoint.")
 def train(
     photos: tuple[Path, ...],
@@ -132,6 +148,7 @@ def train(
     start_discriminator: Path | None,
     cache: Path | None,
     hold_out: tuple[str, ...],
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"],
     fresh: bool,
 ) -> None:
     """Train a generator on colour PHOTOS: folders of any depth, or the Image Colorization set's .npy arrays.
@@ -141,20 +158,21 @@ def train(
     from model.run import Progress as Step
     from model.train import train as run
 
-    with model_errors(), bar(TaskProgressColumn(), TextColumn("{task.fields[says]}")) as shown:
+    with model_errors(), bar(TaskProgressColumn(), TextColumn("{task.fields[says]}"), drawn=False) as shown:
         task = shown.add_task("starting", total=1.0, says="")
 
         def show(step: Step) -> None:
-            losses = "  ".join(f"{name} {value:.3f}" for name, value in step.losses.items())
-            says = f"step {step.step}  {step.images_s:.0f} images/s  {losses}"
+            says = f"step {step.step} {step.images_s:.0f}/s {_told(step.losses)}"
             shown.update(task, description=step.phase, completed=step.fraction, says=says)
 
         result = run(
             photos, output, preset=preset, minutes=minutes, steps=steps, sample=sample, seed=seed, resume=not fresh,
+            precision=precision,
             start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
         )  # fmt: skip
     for field in dataclasses.fields(result):
         click.echo(f"{field.name}: {getattr(result, field.name)}")
+    click.echo(f"Curves and samples: tensorboard --logdir {result.curves} (pip install tensorboard)")
     click.echo(f"Next: photochrom evaluate PHOTOS --weights {output}")
 
 

@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import platform
-import time
 import traceback
 from collections.abc import Iterator
 from importlib.metadata import version as package_version
@@ -24,7 +23,7 @@ from model.colorizer import ChromaNotFinite, Colorizer
 from model.export import export_run
 from model.photos import PhotosError
 from model.registry import Version, WeightsError
-from model.retraining import Curves, Effort, retrain
+from model.retraining import Effort, retrain
 from model.run import Progress
 from model.store import Store
 from model.train import LossNotFinite, TrainingError
@@ -178,11 +177,7 @@ def _config(settings: Settings, row: TrainingRun, effort: Effort) -> dict[str, A
 
 
 def _train(ledger: Ledger, frozen: manifest.Manifest, champion: Colorizer, effort: Effort) -> None:
-    curves = Curves(frozen.folder / "tensorboard", time.time())
-
     def progress(step: Progress) -> None:
-        if step.losses:
-            curves.add(step.step, time.time(), step.losses | {"images_s": step.images_s})
         says = f"step {step.step}, {step.images_s:.0f} images/s"
         ledger.tell("training", step.fraction if step.phase != "packing" else 0.0, says, step.eta_s)
         fault.point("training")

@@ -1,0 +1,94 @@
+"""`photochrom train` as a person sees it: the lines it prints, the curves it leaves, what it says of unfit folders."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from skimage import data
+from tensorflow.core.util import event_pb2
+from test_training import TINY
+
+from daemon.cli import main
+from model import config
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Crops of two colour photographs."""
+    folder = tmp_path_factory.mktemp("photos")
+    for picture in ("astronaut", "chelsea"):
+        for number in range(8):
+            crop = getattr(data, picture)()[10 * number :][:200, 10 * number :][:, :200]
+            assert cv2.imwrite(str(folder / f"{picture}_{number}.png"), crop[..., ::-1])
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def recipe(monkeypatch) -> None:
+    monkeypatch.setitem(config.PRESETS, "tiny", TINY)
+
+
+def train(*arguments: object):
+    return CliRunner().invoke(main, ["train", "--preset", "tiny", *map(str, arguments)])
+
+
+def tags(folder: Path) -> dict[str, set[int]]:
+    """Steps of every curve and picture in TensorBoard's files."""
+    found: dict[str, set[int]] = {}
+    for path in folder.glob("events.out.tfevents.*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = event_pb2.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                found.setdefault(value.tag, set()).add(event.step)
+    return found
+
+
+def test_progress_curves_and_the_last_lines(photos, tmp_path):
+    told = train(photos, "--output", tmp_path / "run", "--steps", 80)
+    assert told.exit_code == 0, told.output
+    line = told.stderr.splitlines()[-1]
+    assert re.search(r"^adversarial 100% step 80 \d+/s l1 0\.\d+ gan \d\.\d+ d \d\.\d+/\d\.\d+ ", line), told.stderr
+    assert re.search(r" \d:\d\d:\d\d$", line), "time that is left"
+    assert len(line) <= 80
+    last = told.stdout.splitlines()[-2:]
+    assert f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}" in last[0]
+    assert last[1].startswith("Next: photochrom evaluate")
+    drawn = tags(tmp_path / "run" / "tensorboard")
+    curves = {"g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio", "rate", "gan_weight", "images_s"}
+    assert set(drawn) == curves | {"gray, ours, truth"}
+    assert max(drawn["g_l1"]) == max(drawn["gray, ours, truth"]) == 80
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "float32"
+
+
+def test_mixed_precision_trains_and_leaves_weights_that_serve(photos, tmp_path):
+    told = train(photos, "--output", tmp_path / "run", "--steps", 20, "--precision", "mixed_bfloat16")
+    assert told.exit_code == 0, told.output
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "mixed_bfloat16"
+    with np.load(tmp_path / "run" / "generator.npz") as weights:
+        assert {weights[name].dtype for name in weights.files} == {np.dtype(np.float16)}
+    judged = CliRunner().invoke(main, ["evaluate", str(photos), "--weights", str(tmp_path / "run"), "--count", "2"])
+    assert judged.exit_code == 0, judged.output
+
+
+def test_unfit_folders_are_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    told = train(tmp_path / "empty", "--output", tmp_path / "run", "--steps", 1)
+    assert told.exit_code == 2 and "No JPEG" in told.stderr
+    gray = tmp_path / "gray"
+    gray.mkdir()
+    for number in range(3):
+        picture = np.random.default_rng(number).integers(0, 255, (200, 200), dtype=np.uint8)
+        assert cv2.imwrite(str(gray / f"{number}.png"), cv2.blur(picture, (9, 9)))
+    told = train(gray, "--output", tmp_path / "run", "--steps", 1)
+    assert told.exit_code == 2 and "colour" in told.stderr, told.stderr
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    told = train(torn, "--output", tmp_path / "run", "--steps", 1)
+    assert told.exit_code == 2 and "a.jpg" in told.stderr, told.stderr
+    assert "Traceback" not in told.stderr
