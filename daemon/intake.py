@@ -11,6 +11,7 @@ import hashlib
 import os
 import signal
 import stat
+from collections.abc import Callable
 from typing import Final
 
 from worker.files import Stamp
@@ -50,27 +51,28 @@ def ignore_lease_signals() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
-def take(root: bytes, path: bytes, quiet: Stamp) -> Taken | NotTaken:
+def take(root: bytes, path: bytes, quiet: Stamp, go_on: Callable[[], bool] = lambda: True) -> Taken | NotTaken:
     """Hash a file that looks settled.
 
     Args:
         root: the watched folder.
         path: below it.
         quiet: the stamp it has had for the settle time.
+        go_on: asked after every mebibyte: a large file must not hold up a watcher that is to end.
     """
     try:
         fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         return _not_openable(error)
     try:
-        return _take(fd, path, quiet)
+        return _take(fd, path, quiet, go_on)
     except OSError as error:
         return NotTaken(FileState.BLOCKED, f"It cannot be read ({_errno(error)}); tried again at every scan.")
     finally:
         os.close(fd)
 
 
-def _take(fd: int, path: bytes, quiet: Stamp) -> Taken | NotTaken:
+def _take(fd: int, path: bytes, quiet: Stamp, go_on: Callable[[], bool]) -> Taken | NotTaken:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         return NotTaken(FileState.IGNORED, "It is no regular file.", Stamp.of(status))
@@ -80,14 +82,22 @@ def _take(fd: int, path: bytes, quiet: Stamp) -> Taken | NotTaken:
         return NotTaken(FileState.SETTLING, "A program still has it open for writing.")
     if not _is_picture(fd, path):
         return NotTaken(FileState.IGNORED, "It is no picture: neither its name nor its first bytes say so.", quiet)
+    if (sha256 := _hashed(fd, go_on)) is None:
+        return NotTaken(FileState.SETTLING, "The watcher ended while it read it; it is read again at the next start.")
+    if (now := Stamp.of(os.fstat(fd))) != quiet:
+        return NotTaken(FileState.SETTLING, "It changed while it was read.", now)
+    return Taken(sha256, quiet)
+
+
+def _hashed(fd: int, go_on: Callable[[], bool]) -> str | None:
     digest = hashlib.sha256()
     offset = 0
     while block := os.pread(fd, BLOCK_BYTES, offset):
+        if not go_on():
+            return None
         digest.update(block)
         offset += len(block)
-    if (now := Stamp.of(os.fstat(fd))) != quiet:
-        return NotTaken(FileState.SETTLING, "It changed while it was read.", now)
-    return Taken(digest.hexdigest(), quiet)
+    return digest.hexdigest()
 
 
 def has_writer(fd: int) -> bool:

@@ -72,7 +72,7 @@ class Reconciler:
                 return False
             self.reconcile(listing)
             count += len(listing.files)
-            self.take_settled()
+            self.take_settled(go_on)
         self._note_missing_directories(go_on)
         self._retry_what_came_back()
         with self.database.writing() as session:
@@ -137,9 +137,9 @@ class Reconciler:
             with contextlib.suppress(JobMoved), self.database.writing() as session:
                 jobs.retry(session, job_id, note="the file came back")
 
-    def take_settled(self) -> None:
-        """Hash and submit what has been quiet for long enough."""
-        for lot in self._lots():
+    def take_settled(self, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Hash and submit what has been quiet for long enough, until `go_on()` turns false."""
+        for lot in self._lots(go_on):
             fault.point("hashed")
             with self.database.writing() as session:
                 ignored = [(path, it.reason, it.stamp) for path, it in lot if _is_ignored(it) and it.stamp is not None]
@@ -150,13 +150,16 @@ class Reconciler:
                         self._record(session, path, outcome)
             fault.point("submitted")
 
-    def _lots(self) -> Iterator[list[tuple[bytes, Outcome]]]:
+    def _lots(self, go_on: Callable[[], bool]) -> Iterator[list[tuple[bytes, Outcome]]]:
         lot: list[tuple[bytes, Outcome]] = []
         began_s = time.monotonic()
         settled = self.tracker.settled(time.monotonic())
         for path, quiet in sorted(settled, key=lambda item: not intake.promises_picture(item[0])):
+            if not go_on():
+                break
             held = self._held(path)
-            outcome = intake.NotTaken(FileState.BLOCKED, held, quiet) if held else intake.take(self.path, path, quiet)
+            blocked = intake.NotTaken(FileState.BLOCKED, held, quiet) if held else None
+            outcome = blocked or intake.take(self.path, path, quiet, go_on)
             self._track(path, outcome)
             lot.append((path, outcome))
             if len(lot) >= LOT_FILES or time.monotonic() - began_s > LOT_S:

@@ -206,16 +206,20 @@ class Watcher:
         hinted, regular_s = root.hints.take(), root.next_scan_s
         scan = time.monotonic() >= regular_s or root.hints.gap.is_set()
         root.hints.gap.clear()
+
+        def go_on() -> bool:
+            return self._is_there(root) and not stop.is_set()
+
         root.next_scan_s = time.monotonic() + AFTER_TROUBLE_S  # stands if what follows fails, and hints with it
         if not scan:
             for directory, deep in hinted:
-                root.reconciler.look_at(directory, deep=deep, go_on=lambda: self._is_there(root))
-        elif root.reconciler.full_scan(lambda: self._is_there(root) and not stop.is_set()):
+                root.reconciler.look_at(directory, deep=deep, go_on=go_on)
+        elif root.reconciler.full_scan(go_on):
             regular_s = time.monotonic() + self.settings.scan_interval_s
         else:
             regular_s = root.next_scan_s
         if self._is_there(root):
-            root.reconciler.take_settled()
+            root.reconciler.take_settled(go_on)
         else:
             root.hints.gap.set()  # whatever was not looked at is looked at when it is back
         root.next_scan_s = regular_s

@@ -37,6 +37,11 @@ OPEN: Final = frozenset({JobState.QUEUED, JobState.RUNNING})
 #: what an operator may send back into the queue
 RETRYABLE: Final = frozenset({JobState.QUARANTINED, JobState.SKIPPED})
 TRACEBACK_TAIL_CHARS: Final = 4000
+#: what waits for a disk or a share is looked at again within the minute that a recovery may take
+LONGEST_WAIT_S: Final = 40.0
+#: error classes of jobs whose worker was gone: it died, or was ended because the job took too long
+LOST: Final = "worker_lost"
+TOO_LONG: Final = "time_limit"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,7 @@ class Strikes:
         failures: strikes for errors before quarantine.
         lost: strikes for lost workers before quarantine.
         retry_s: pause after the first error, seconds; doubles with each.
-        wait_s: pause, seconds, after an error for which the scan is not to blame.
+        wait_s: first pause, seconds, after an error for which the scan is not to blame; doubles up to LONGEST_WAIT_S.
         lease_s: how long a claim is valid; ten times as much tells that a clock was put back since.
     """
 
@@ -210,13 +215,28 @@ def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, tra
     if error.settles is Settles.SKIP:
         return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
     if error.settles is Settles.WAIT:
-        return _again(session, job, after(rules.wait_s), f"Waits: {message}", **evidence)
+        pause_s = min(rules.wait_s * 2 ** _waits_in_a_row(session, job, error), max(rules.wait_s, LONGEST_WAIT_S))
+        note = f"{_waits_for(error)} {message}"
+        return _again(session, job, after(pause_s), f"Waits: {message}", note=note, **evidence)
     failures = job.failures + 1
     if error.settles is Settles.QUARANTINE or failures >= rules.failures:
         evidence["failures"] = failures
         return finish(session, job, JobState.QUARANTINED, reason=message, **evidence)
     pause_s = rules.retry_s * 2 ** (failures - 1)
     return _again(session, job, after(pause_s), f"Will be tried again: {message}", failures=failures, **evidence)
+
+
+def _waits_for(error: PhotochromError) -> str:
+    return f"waits ({error.code}):"
+
+
+def _waits_in_a_row(session: Session, job: Job, error: PhotochromError) -> int:
+    """How often this job has waited for the same thing already, and for nothing else in between."""
+    moves = session.execute(
+        sa.select(JobEvent.state, JobEvent.note).where(JobEvent.job_id == job.id).order_by(JobEvent.id.desc()).limit(16)
+    ).all()
+    waited = [note.startswith(_waits_for(error)) for state, note in moves if state is not JobState.RUNNING]
+    return waited.index(False) if False in waited else len(waited)
 
 
 def _storable(text: str) -> str:
@@ -229,13 +249,13 @@ def release(session: Session, job: Job, reason: str) -> Job:
     return _again(session, job, None, reason)
 
 
-def _again(session: Session, job: Job, not_before: Any, reason: str, **fields: Any) -> Job:
+def _again(session: Session, job: Job, not_before: Any, reason: str, note: str = "", **fields: Any) -> Job:
     return _move(
         session,
         job.id,
         JobState.QUEUED,
         _held(job),
-        note=reason,
+        note=note or reason,
         reason=reason,
         lost=Job.lost - 1,
         lease_until=None,
@@ -246,7 +266,13 @@ def _again(session: Session, job: Job, not_before: Any, reason: str, **fields: A
 
 
 def expire(
-    session: Session, rules: Strikes, *, worker: str | None = None, job_id: int | None = None, how: str = ""
+    session: Session,
+    rules: Strikes,
+    *,
+    worker: str | None = None,
+    job_id: int | None = None,
+    how: str = "",
+    cause: str = LOST,
 ) -> list[Job]:
     """Take back the jobs of workers that are gone: leases that ran out, or all of `worker`'s.
 
@@ -256,22 +282,23 @@ def expire(
         worker: a worker known to be dead, by its name; its leases need not run out.
         job_id: only this job of the worker's.
         how: the worker's end, for the evidence: a signal or an exit code.
+        cause: LOST or TOO_LONG, the error that is recorded.
     """
     gone = Job.worker.startswith(worker, autoescape=True) if worker else _void(rules)
     gone = sa.and_(gone, sa.true() if job_id is None else Job.id == job_id)
     moved = []
     for job in session.scalars(sa.select(Job).where(Job.state == JobState.RUNNING, gone)).all():
         with contextlib.suppress(JobMoved):  # its worker renewed or ended it this instant
-            moved.append(_take_back(session, job, rules, gone, how))
+            moved.append(_take_back(session, job, rules, gone, how, cause))
     return moved
 
 
-def _take_back(session: Session, job: Job, rules: Strikes, gone: sa.ColumnElement[bool], how: str) -> Job:
+def _take_back(session: Session, job: Job, rules: Strikes, gone: sa.ColumnElement[bool], how: str, cause: str) -> Job:
     why = f"The worker {job.worker} was lost while it had this scan" + (f" ({how})" if how else "")
     to, end = JobState.QUEUED, dict[str, Any](reason=f"{why}; it will be done again.", dispatched_at=None)
     if job.lost >= rules.lost:
         to, end = JobState.QUARANTINED, {"reason": f"{why}; lost workers: {job.lost}.", "finished_at": after(0)}
-    end |= {"error_class": "worker_lost", "error_message": why}
+    end |= {"error_class": cause, "error_message": why}
     return _move(session, job.id, to, _held(job), gone, note=why, lease_until=None, **end)
 
 

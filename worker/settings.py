@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     max_failures: int = Field(3, ge=1, description="strikes for errors before a scan is quarantined")
     max_lost: int = Field(5, ge=1, description="strikes for lost workers before a scan is quarantined")
     retry_s: float = Field(30, gt=0, description="first back-off after an error; doubles with each strike")
-    wait_s: float = Field(10, gt=0, description="pause after a full disk or an unreadable folder")
+    wait_s: float = Field(10, gt=0, description="first pause after a full disk or an unreadable folder; grows to 40 s")
     min_free_mib: int = Field(256, ge=0, description="free space to keep on disks: folders pause before it is used")
     in_flight: int = Field(64, ge=1, description="most jobs that are with broker and workers; the rest waits")
 

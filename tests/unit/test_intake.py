@@ -206,3 +206,17 @@ def test_a_file_we_may_not_read_is_blocked() -> None:
         done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=30)
     assert "FileState.BLOCKED" in done.stdout and "EACCES: Permission denied" in done.stdout, done.stderr
     assert "tried again at every scan" in done.stdout
+
+
+def test_a_hash_ends_when_the_watcher_does(tmp_path: Path) -> None:
+    path = _file(tmp_path / "large.tif", bytes(5 * intake.BLOCK_BYTES))
+    asked: list[int] = []
+
+    def go_on() -> bool:
+        asked.append(1)
+        return len(asked) < 3
+
+    outcome = intake.take(bytes(tmp_path), b"large.tif", Stamp.of(path.lstat()), go_on)
+    assert _not_taken(outcome).state is FileState.SETTLING
+    assert "next start" in _not_taken(outcome).reason
+    assert len(asked) == 3

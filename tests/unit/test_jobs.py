@@ -1,5 +1,6 @@
 """The job record: every move that is allowed moves, every other raises, and an old claim can do nothing."""
 
+import dataclasses
 import datetime as dt
 import itertools
 from typing import Any
@@ -13,6 +14,7 @@ from worker import jobs, twins
 from worker.db import Database, after
 from worker.errors import (
     JobMoved,
+    OutputBlocked,
     OutputFull,
     PhotochromError,
     ScanBroken,
@@ -403,16 +405,30 @@ def test_five_lost_workers_quarantine_whatever_killed_them(database: Database) -
 
 def test_an_error_that_is_not_the_scan_s_fault_costs_no_strike(database: Database) -> None:
     job_id = _submit(database)
-    for _ in range(7):
-        with database.writing() as session:
-            session.execute(sa.update(Job).values(not_before=None))
-        job = _claim(database, job_id)
-        assert job is not None
-        with database.writing() as session:
-            settled = jobs.fail(session, job, OutputFull("The disk is full."), RULES)
+    for turn in range(12):
+        settled = _waits(database, job_id, OutputFull(f"The disk is full ({turn} MiB are free)."))
         assert (settled.state, settled.failures, settled.lost) == (JobState.QUEUED, 0, 0)
-        assert _pause_s(database, settled) == pytest.approx(10, abs=2)
-        assert settled.reason == "Waits: The disk is full."
+        assert _pause_s(database, settled) == pytest.approx((10, 20, 40)[min(turn, 2)], abs=2)
+        assert settled.reason == f"Waits: The disk is full ({turn} MiB are free)."
+
+
+def _waits(database: Database, job_id: int, error: PhotochromError, rules: Strikes = RULES) -> Job:
+    """Claimed at once, whatever it waited for, and waiting again."""
+    with database.writing() as session:
+        session.execute(sa.update(Job).values(not_before=None))
+    job = _claim(database, job_id)
+    assert job is not None
+    with database.writing() as session:
+        return jobs.fail(session, job, error, rules)
+
+
+def test_a_wait_grows_while_its_reason_stays_and_never_shrinks_below_the_setting(database: Database) -> None:
+    job_id = _submit(database)
+    full, blocked = OutputFull("Full."), OutputBlocked("Forbidden.")
+    pauses = [_pause_s(database, _waits(database, job_id, error)) for error in (full, full, blocked, full, full)]
+    assert pauses == pytest.approx([10, 20, 10, 10, 20], abs=2)
+    long = dataclasses.replace(RULES, wait_s=90)
+    assert _pause_s(database, _waits(database, job_id, full, long)) == pytest.approx(90, abs=2)
 
 
 @pytest.mark.parametrize(
