@@ -142,7 +142,7 @@ def _copy_all(
         "parent": {"version": champion.version.name, "weights_sha256": champion.version.weights_sha256},
         "curated": entries,
         "left_out": left_out,
-        "replay": _replay(settings, folder / "photos" / "replay", champion, run.id, count, judged),
+        "replay": _replay(settings, folder / "photos" / "replay", champion, run.id, count, judged, alive),
         "evaluation": _evaluation(settings),
     }
 
@@ -170,20 +170,28 @@ def _copy(settings: Settings, photo: CuratedPhoto, root: bytes, folder: Path, us
     if hashlib.sha256(data).hexdigest() != photo.sha256:
         raise PhotosError("its content is no longer the one that was accepted")
     rgb = curation.decode_photo(data, settings.max_megapixels)
+    hashed = perceptual_hash(rgb)
+    # the operator's set may have been named, or have grown, since the photo was accepted
+    if (near := curation.nearest_evaluation(settings.evaluation_photos, hashed, mirrored_hash(rgb))) is not None:
+        raise PhotosError(f"{curated.EVALUATION}: {near[0]}")
     small = shrink(rgb, JUDGE_PX if use == "holdout" else TRAIN_PX)
     slice_ = "".join(c if c.isalnum() or c in "-_" else "-" for c in photo.slice)[:40] or "photos"
     below = f"holdout/{slice_}" if use == "holdout" else f"photos/curated/{slice_}"
     name = f"{below}/{photo.id:08d}_{photo.sha256[:12]}.png"
     write_photo(folder / name, small)
     return {"id": photo.id, "sha256": photo.sha256, "slice": photo.slice, "use": use, "file": name,
-            "licence": photo.licence, "perceptual_hash": perceptual_hash(rgb)}  # fmt: skip
+            "licence": photo.licence, "perceptual_hash": hashed}  # fmt: skip
 
 
 def _replay(
-    settings: Settings, folder: Path, champion: Colorizer, seed: int, count: int, judged: Sequence[str]
-) -> dict[str, Any]:
+    settings: Settings, folder: Path, champion: Colorizer, seed: int, count: int, judged: Sequence[str],
+    alive: Callable[[float], None],
+) -> dict[str, Any]:  # fmt: skip
     """Fill `replay/`: base photos where the operator has some, else the champion's own outputs on the gray set."""
-    kept, held_back = _base(settings, folder, champion, seed, count, judged) if settings.base_photos else ([], 0)
+    kept: list[dict[str, str]] = []
+    held_back = 0
+    if settings.base_photos:
+        kept, held_back = _base(settings, folder, champion, seed, count, judged, alive)
     if not kept:
         photos = distil(champion, folder, count, seed, TRAIN_PX)
         return {"kind": SELF_DISTILLATION, "folder": settings.base_photos, "photos": photos, "held_back": held_back}
@@ -193,14 +201,16 @@ def _replay(
 
 
 def _base(
-    settings: Settings, folder: Path, champion: Colorizer, seed: int, count: int, judged: Sequence[str]
-) -> tuple[list[dict[str, str]], int]:
+    settings: Settings, folder: Path, champion: Colorizer, seed: int, count: int, judged: Sequence[str],
+    alive: Callable[[float], None],
+) -> tuple[list[dict[str, str]], int]:  # fmt: skip
     """Copies of photos from `base_photos`, and how many of the base set's own hold-out were passed over."""
     _, table = curation.evaluation_hashes(settings.evaluation_photos)
     kept_out = as_table([row.tobytes().hex() for row in table] + list(judged))
     kept: list[dict[str, str]] = []
     held_back = 0
     for photo in base_photos(Path(settings.base_photos), seed):
+        alive(0.8 + 0.2 * len(kept) / count)
         if len(kept) == count:
             break
         known = base_set.find(photo)

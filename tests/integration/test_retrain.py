@@ -13,7 +13,7 @@ from rows_made import source_file
 from skimage import data
 from versions_made import ship
 
-from model import base_set, checkpoints, retraining
+from model import base_set, checkpoints, perceptual, retraining
 from model.perceptual import perceptual_hash
 from model.train import LossNotFinite
 from worker import curated, manifest, retrain, training_runs, versions
@@ -182,6 +182,21 @@ def test_a_broken_photo_in_the_middle_is_left_out_and_named(
         assert curated.new_photos(session) == 0  # it starts no further run for its own sake
 
 
+def test_a_picture_that_became_an_evaluation_picture_after_it_was_accepted_is_left_out(
+    settings: Settings, record_: Database, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "perceptual_hash", perceptual_hash)
+    monkeypatch.setattr(manifest, "mirrored_hash", perceptual.mirrored_hash)
+    monkeypatch.setattr(retrain, "_train", lambda *_: (_ for _ in ()).throw(LossNotFinite("stop here.")))
+    chosen = sorted(photos.rglob("*.png"))[7]
+    (tmp_path / "judge").mkdir()
+    cv2.imwrite(str(tmp_path / "judge" / "mine.jpg"), cv2.imread(str(chosen))[:, ::-1])
+    retrain.run(settings.model_copy(update={"evaluation_photos": str(tmp_path / "judge")}), record_, trigger="now")
+    frozen = json.loads((Path(rows(record_)[0].directory) / "manifest.json").read_text())
+    assert frozen["left_out"][chosen.relative_to(photos).as_posix()] == f"{curated.EVALUATION}: mine.jpg"
+    assert len(frozen["left_out"]) < 10
+
+
 def test_a_curated_folder_that_is_away_fails_the_run_and_uses_no_photo_up(
     settings: Settings, record_: Database
 ) -> None:
@@ -311,8 +326,6 @@ def test_what_was_held_out_once_is_never_learned_from() -> None:
 
 
 def test_a_leak_is_found_whatever_the_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from model import perceptual
-
     monkeypatch.setattr(manifest, "perceptual_hash", perceptual.perceptual_hash)
     monkeypatch.setattr(manifest, "mirrored_hash", perceptual.mirrored_hash)
     coffee = data.coffee()
