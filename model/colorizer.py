@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from model.config import AB_RANGE
+from model.evidence import colour_share
 from model.framing import SQUASH_RATIO, input_size
 from model.lab import chroma_limits
 from model.registry import Version, load_generator
@@ -23,8 +24,6 @@ Floats = npt.NDArray[np.float32]
 
 #: length of a window, in widths of the picture
 WINDOW_RATIO: Final = 1.5
-#: a picture whose L* differs by less than this shows nothing: the net would only repeat its training set's mean colour
-FLAT_RANGE: Final = 1.0
 #: beyond this ratio windows grow longer instead of more numerous, which bounds work and memory
 _LONGEST_RATIO: Final = 24.0
 
@@ -70,7 +69,7 @@ class Colorizer:
     def warm(self) -> None:
         """Run the net once and build the gamut's table, so that the first picture does not wait for either."""
         chroma_limits()
-        self.chroma(np.linspace(0.0, 100.0, self._side, dtype=np.float32)[None].repeat(self._side, axis=0))
+        self._predict(np.zeros((1, self._side, self._side), np.float32))
 
     def chroma(self, light: Floats, ratio: float | None = None) -> Floats:
         """The chroma the version gives to a picture.
@@ -81,7 +80,7 @@ class Colorizer:
 
         Returns:
             a*, b* of the whole picture `[h, w, 2]`, |ab| <= 110 · saturation; h and w are half the input's, longer on
-            the long side for panoramas. All zero for a picture without any contrast.
+            the long side for panoramas. All zero for a picture that shows nothing (`model.evidence`).
 
         Raises:
             ChromaNotFinite: the weights are damaged.
@@ -89,10 +88,12 @@ class Colorizer:
         if light.ndim != 2 or not light.size:
             raise ValueError(f"light must be [H, W] with pixels, not {light.shape}")
         known = np.clip(np.nan_to_num(light, nan=50.0, posinf=100.0, neginf=0.0), 0.0, 100.0).astype(np.float32)
-        if np.ptp(known) < FLAT_RANGE:
+        share = colour_share(known)
+        if share == 0:
             return np.zeros((self._side // 2, self._side // 2, 2), np.float32)
         # windows run along the width; the net still sees pictures upright
-        return self._covered(known, ratio, upright=known.shape[0] <= known.shape[1])
+        whole = self._covered(known, ratio, upright=known.shape[0] <= known.shape[1])
+        return whole if share == 1 else whole * np.float32(share)
 
     def _covered(self, light: Floats, ratio: float | None, *, upright: bool) -> Floats:
         """Windows along the long side, blended."""

@@ -94,7 +94,7 @@ def examine(directory: Path) -> Fitness:
         findings = _invariants(colorizer)
     except (WeightsError, ChromaNotFinite) as error:
         return Fitness(problem=str(error))
-    light = np.linspace(0, 100, 256, dtype=np.float32)[None].repeat(256, axis=0)
+    light = _picture().astype(np.float32) * 100
     architecture = {"net": version.config["architecture"], "px": version.serve_size_px, "flip": version.flip_average,
                     "framing": version.framing}  # fmt: skip
     return Fitness(
