@@ -49,6 +49,7 @@ def scan(seed: int, size_px: int = 48, bits: int = 8) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(30, 225, (5, 7)).astype(np.float32)
     smooth = cv2.resize(coarse, (size_px * 4 // 3, size_px), interpolation=cv2.INTER_CUBIC)
+    smooth[size_px // 3 : size_px // 2, size_px // 2 : size_px * 3 // 4] -= 60  # an edge: without one it shows nothing
     eight = np.clip(smooth + rng.normal(0, 2, smooth.shape), 0, 255)
     return (eight * 257).astype(np.uint16) if bits == 16 else eight.astype(np.uint8)
 
