@@ -1,5 +1,6 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -43,3 +44,15 @@ def test_discriminator_loss_is_real_plus_fake():
     assert real == pytest.approx(math.log(1 + math.exp(-3)), abs=1e-6)
     assert fake == pytest.approx(real, abs=1e-6)
     assert total == pytest.approx(2 * real, abs=1e-6)
+
+
+def test_keras_own_losses_agree():
+    random = np.random.default_rng(3)
+    logits, label = random.normal(0, 3, (2, 5, 5, 1)).astype(np.float32), np.ones((2, 5, 5, 1), np.float32)
+    keras_own = keras.losses.BinaryCrossentropy(from_logits=True)
+    for value in (0.0, 1.0):
+        ours = number(binary_cross_entropy(ops.convert_to_tensor(logits), value))
+        assert ours == pytest.approx(float(keras_own(label * value, logits)), abs=1e-5)
+    ours, truth = random.normal(0, 0.3, (2, 2, 8, 8, 2)).astype(np.float32)
+    distance = number(l1(ops.convert_to_tensor(ours), ops.convert_to_tensor(truth)))
+    assert distance == pytest.approx(float(keras.losses.MeanAbsoluteError()(truth, ours)), abs=1e-6)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -87,3 +88,11 @@ def test_set_scores_are_ratios_of_means_with_intervals_around_them():
     assert {name: part.photos for name, part in categories.items()} == {"a": 2, "b": 1}
     assert categories["b"].figures["psnr"] == pytest.approx(26)
     assert categories["b"].intervals == {}
+
+
+def test_intervals_agree_with_scipys_bootstrap():
+    random = np.random.default_rng(4)
+    rows = [row(f"a_{i}", "a", float(value)) for i, value in enumerate(random.normal(10, 3, 60))]
+    psnrs = [r.psnr for r in rows]
+    theirs = bootstrap((psnrs,), np.mean, n_resamples=4000, method="percentile", rng=random).confidence_interval
+    assert score_set(rows, draws=4000).intervals["psnr"] == pytest.approx(tuple(theirs), abs=0.1)
