@@ -24,10 +24,12 @@ class ConfigError(ValueError):
 class Architecture:
     """What `networks.build_generator` builds; recorded with every version's weights."""
 
-    kind: Literal["lite0_unet", "plain_unet"] = "lite0_unet"
+    kind: Literal["lite0_unet", "lite2_unet", "plain_unet"] = "lite0_unet"
+    #: the decoder is told what the encoder's last ImageNet layer makes of the whole picture; not for `plain_unet`
+    sees_scene: bool = False
     #: channels of the decoder's blocks at strides 32, 16, 8, 4, 2
     decoder_channels: tuple[int, ...] = (256, 192, 128, 64, 48)
-    #: channels of the plain encoder's blocks at strides 2, 4, 8, 16, 32; unused by `lite0_unet`
+    #: channels of the plain encoder's blocks at strides 2, 4, 8, 16, 32; unused by the others
     plain_channels: tuple[int, ...] = (48, 96, 192, 384, 384)
 
 
@@ -40,9 +42,9 @@ class Phase:
     #: part of the whole budget (minutes or steps); the shares of a preset add up to 1
     share: float
     size_px: int
-    #: Adam's rate of the decoder, constant, or falling to 0 over the last 60 % of the phase with `decays`
+    #: Adam's rate of the decoder, constant until the last `decay_share` of the phase, over which it falls to 0
     rate: float = 2e-4
-    decays: bool = False
+    decay_share: float = 0.0
     #: the encoder's rate as a multiple of `rate`; 0 freezes it, running statistics included
     encoder_rate: float = 1.0
     #: part of an adversarial phase over which the weight of the GAN term rises from 0 to 1
@@ -93,31 +95,35 @@ class Preset:
     minutes: float = 120.0
 
 
-_WARM = Phase(name="decoder", objective="l1", share=0.08, size_px=128, rate=6e-4, encoder_rate=0.0)
-_L1 = Phase(name="l1", objective="l1", share=0.55, size_px=160, rate=6e-4, encoder_rate=0.2, decays=True)
-_CRITIC = Phase(name="critic", objective="critic", share=0.07, size_px=160)
-_GAN = Phase(name="adversarial", objective="adversarial", share=0.30, size_px=160, ramp=0.3)
+_WARM = Phase(name="decoder", objective="l1", share=0.03, size_px=128, rate=8e-4, encoder_rate=0.0)
+_L1 = Phase(name="l1", objective="l1", share=0.37, size_px=128, rate=6e-4, encoder_rate=0.3)
+_LARGER = dataclasses.replace(_L1, name="l1_larger", share=0.29, size_px=160, decay_share=1.0)
+_CRITIC = Phase(name="critic", objective="critic", share=0.03, size_px=160, encoder_rate=0.0)
+_GAN = Phase(name="adversarial", objective="adversarial", share=0.28, size_px=160, encoder_rate=0.0, ramp=0.3)
+_LITE2 = Architecture(kind="lite2_unet", sees_scene=True)
 
 PRESETS: dict[str, Preset] = {
-    "default": Preset(name="default", phases=(_WARM, _L1, _CRITIC, _GAN)),
+    "default": Preset(name="default", architecture=_LITE2, batch=32, phases=(_WARM, _L1, _LARGER, _CRITIC, _GAN)),
     "finetune": Preset(
         name="finetune",
+        architecture=_LITE2,
         encoder_weights="none",
         ema_decay=0.9995,
         phases=(
-            dataclasses.replace(_L1, share=0.42, rate=3e-4, encoder_rate=0.1),
+            dataclasses.replace(_LARGER, name="l1", share=0.42, rate=3e-4, encoder_rate=0.1, decay_share=0.6),
             dataclasses.replace(_CRITIC, share=0.05),
-            dataclasses.replace(_GAN, share=0.53, encoder_rate=0.0),
+            dataclasses.replace(_GAN, share=0.53),
         ),
     ),
     "adversarial": Preset(
         name="adversarial",
+        architecture=_LITE2,
         encoder_weights="none",
         ema_decay=0.9995,
         sampling=Sampling(film_share=0.25),
         phases=(
             dataclasses.replace(_CRITIC, share=0.08),
-            dataclasses.replace(_GAN, share=0.92, encoder_rate=0.0),
+            dataclasses.replace(_GAN, share=0.92),
         ),
     ),
     "textbook": Preset(

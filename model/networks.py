@@ -10,16 +10,30 @@ from keras import layers
 
 from model.config import Architecture, ConfigError
 
-#: EfficientNet-Lite0 (Tan & Le 2019; tensorflow/tpu lite) after its stem: repeats, channels, stride, expansion, kernel
-LITE0_STAGES = (
-    (1, 16, 1, 1, 3),
-    (2, 24, 2, 6, 3),
-    (2, 40, 2, 6, 5),
-    (3, 80, 2, 6, 3),
-    (3, 112, 1, 6, 5),
-    (4, 192, 2, 6, 5),
-    (1, 320, 1, 6, 3),
-)
+#: EfficientNet-Lite (Tan & Le 2019; tensorflow/tpu lite) after its stem: repeats, channels, stride, expansion, kernel;
+#: Lite2 is Lite0 with 1.1 times the channels and 1.2 times the blocks
+LITE_STAGES = {
+    "lite0_unet": (
+        (1, 16, 1, 1, 3),
+        (2, 24, 2, 6, 3),
+        (2, 40, 2, 6, 5),
+        (3, 80, 2, 6, 3),
+        (3, 112, 1, 6, 5),
+        (4, 192, 2, 6, 5),
+        (1, 320, 1, 6, 3),
+    ),
+    "lite2_unet": (
+        (1, 16, 1, 1, 3),
+        (3, 24, 2, 6, 3),
+        (3, 48, 2, 6, 5),
+        (4, 88, 2, 6, 3),
+        (4, 120, 1, 6, 5),
+        (5, 208, 2, 6, 5),
+        (1, 352, 1, 6, 3),
+    ),
+}
+#: channels of EfficientNet-Lite's last layer before its classifier: what ImageNet's classes are told apart by
+SCENE_CHANNELS = 1280
 
 #: a symbolic tensor of the graph under construction
 Tensor = Any
@@ -41,12 +55,12 @@ def _inverted_residual(x: Tensor, block: int, out: int, stride: int, expand: int
     return layers.Add()([y, x]) if stride == 1 and channels == out else y
 
 
-def _lite0_encoder(light: Tensor) -> list[Tensor]:
+def _lite_encoder(light: Tensor, kind: str) -> list[Tensor]:
     """`[B, S, S, 1]` -> features at strides 2, 4, 8, 16, 32."""
     x = layers.Concatenate()([light, light, light])
     x = layers.ReLU(6.0)(_normalised(layers.Conv2D(32, 3, 2, "same", use_bias=False, name="_conv_stem")(x), "_bn0"))
     block, stages = 0, []
-    for repeats, out, stride, expand, kernel in LITE0_STAGES:
+    for repeats, out, stride, expand, kernel in LITE_STAGES[kind]:
         for repeat in range(repeats):
             x = _inverted_residual(x, block, out, stride if repeat == 0 else 1, expand, kernel)
             block += 1
@@ -69,9 +83,19 @@ def _conv(x: Tensor, channels: int, name: str) -> Tensor:
     return layers.ReLU()(layers.BatchNormalization(name=name + "b")(x))
 
 
-def _decoder(features: list[Tensor], channels: tuple[int, ...]) -> Tensor:
+def _scene(x: Tensor, channels: int) -> Tensor:
+    """Features at stride 32 -> one vector of the whole scene `[B, 1, 1, channels]` (Iizuka et al. 2016)."""
+    x = layers.Conv2D(SCENE_CHANNELS, 1, use_bias=False, name="_conv_head")(x)
+    x = layers.GlobalAveragePooling2D(keepdims=True)(layers.ReLU(6.0)(_normalised(x, "_bn1")))
+    return layers.Conv2D(channels, 1, kernel_initializer="zeros", name="scene")(x)
+
+
+def _decoder(features: list[Tensor], channels: tuple[int, ...], sees_scene: bool) -> Tensor:
     """Features at strides 2 to 32 -> ab/110 at stride 2; resize, then convolve: no checkerboard (Odena et al. 2016)."""
-    x = _conv(features[-1], channels[0], "d0")
+    x = layers.Conv2D(channels[0], 3, padding="same", use_bias=False, name="d0c")(features[-1])
+    if sees_scene:
+        x = layers.Add()([x, _scene(features[-1], channels[0])])
+    x = layers.ReLU()(layers.BatchNormalization(name="d0b")(x))
     for depth, (skip, width) in enumerate(zip(reversed(features[:-1]), channels[1:], strict=True)):
         x = layers.Concatenate()([layers.UpSampling2D(interpolation="bilinear")(x), skip])
         x = _conv(x, width, f"u{depth}a")
@@ -86,16 +110,19 @@ def build_generator(architecture: Architecture) -> keras.Model:
     U-Net (Ronneberger et al. 2015) predicting colour at half the light's size, where the eye is no sharper.
 
     Raises:
-        ConfigError: the architecture's kind is unknown.
+        ConfigError: the architecture's kind is unknown, or it asks a plain encoder for the scene.
     """
     light = layers.Input((None, None, 1), name="light")
-    if architecture.kind == "lite0_unet":
-        features = _lite0_encoder(light)
+    if architecture.sees_scene and architecture.kind not in LITE_STAGES:
+        raise ConfigError(f"A generator of the kind '{architecture.kind}' has no view of the scene.")
+    if architecture.kind in LITE_STAGES:
+        features = _lite_encoder(light, architecture.kind)
     elif architecture.kind == "plain_unet":
         features = _plain_encoder(light, architecture.plain_channels)
     else:
         raise ConfigError(f"This release cannot build a generator of the kind '{architecture.kind}'.")
-    return keras.Model(light, _decoder(features, architecture.decoder_channels), name=architecture.kind)
+    colour = _decoder(features, architecture.decoder_channels, architecture.sees_scene)
+    return keras.Model(light, colour, name=architecture.kind)
 
 
 def build_discriminator() -> keras.Model:

@@ -74,7 +74,7 @@ def recipe(version: Version, effort: Effort) -> Preset:
         serve_size_px=version.serve_size_px,
         holdout_photos=60,
         phases=(
-            Phase(name="l1", objective="l1", share=0.5, size_px=size_px, rate=2e-4, decays=True, encoder_rate=0.0),
+            Phase(name="l1", objective="l1", share=0.5, size_px=size_px, rate=2e-4, decay_share=0.6, encoder_rate=0.0),
             Phase(name="critic", objective="critic", share=0.1, size_px=size_px),
             Phase(name="adversarial", objective="adversarial", share=0.4, size_px=size_px, ramp=0.3, encoder_rate=0.0),
         ),
@@ -234,4 +234,3 @@ def base_photos(folder: Path, seed: int) -> list[Photo]:
         step = 1 / np.sqrt(len(drawn))
         turns += [((turn + first) * step, source, sources[source][i]) for turn, i in enumerate(drawn)]
     return [photo for _, _, photo in sorted(turns, key=lambda turn: turn[:2])]
-

@@ -68,11 +68,12 @@ class Run:
 def rate_at(phase: Phase, part: float, phase_step: int) -> float:
     """Adam's rate where `part` (0..1) of the phase is done.
 
-    Constant; L1 phases warm up linearly, and with `decays` a cosine goes to 0 over the last 60 %.
+    Constant; L1 phases warm up linearly, and over the last `decay_share` a cosine goes to 0.
     """
     rate = phase.rate * min(1.0, (phase_step + 1) / WARM_UP_STEPS) if phase.objective == "l1" else phase.rate
-    if phase.decays and part > 0.4:
-        rate *= 0.5 * (1 + np.cos(np.pi * (part - 0.4) / 0.6))
+    falling = part - (1 - phase.decay_share)
+    if falling > 0:
+        rate *= 0.5 * (1 + np.cos(np.pi * falling / phase.decay_share))
     return float(rate)
 
 

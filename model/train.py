@@ -68,6 +68,7 @@ def train(
     checkpoint_every_s: float | None = None,
     precision: Precision = "auto",
     curves: Path | None = None,
+    holdout_sources: Sequence[str] = (),
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainResult:
     """Train a generator and leave weights, `config.json`, `history.csv`, curves, grids and checkpoints in `output`.
@@ -88,6 +89,8 @@ def train(
         checkpoint_every_s: seconds of training between two checkpoints; three minutes by default.
         precision: what the generator computes in; "auto" is mixed_float16 on a GPU and float32 elsewhere.
         curves: folder for TensorBoard's event files, `output/tensorboard` by default.
+        holdout_sources: names of sources (folders below those of `photos`) to keep wholly out of training and to
+            calibrate by; the preset's number of photos from all sources where there are none.
         progress: called while the run goes on.
 
     Raises:
@@ -99,7 +102,7 @@ def train(
     recipe = preset_named(preset) if isinstance(preset, str) else preset
     output.mkdir(parents=True, exist_ok=True)
     pack = _packed(photos, cache or output / "cache", recipe, sample, seed, progress)
-    learned, held = split_holdout(pack, recipe.holdout_photos)
+    learned, held = split_holdout(pack, recipe.holdout_photos, holdout_sources)
     keras.utils.set_random_seed(seed)
     run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps,
               checkpoint_every_s=checkpoint_every_s, precision=chosen(precision))  # fmt: skip
@@ -133,7 +136,7 @@ def _packed(
 
 def _start(players: Adversaries, start: Path | None, start_discriminator: Path | None) -> None:
     if players.preset.encoder_weights == "imagenet" and start is None:
-        load_encoder(players.generator, published_weights())
+        load_encoder(players.generator, published_weights(players.preset.architecture.kind))
     pairs = ((players.generator, start), (players.discriminator, start_discriminator))
     for net, path in pairs:
         if path is not None:

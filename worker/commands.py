@@ -128,6 +128,7 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.option("--start", type=FILE, help="Generator weights (npz) to start from.")
 @click.option("--start-discriminator", type=FILE, help="Discriminator weights (npz) to start from.")
 @click.option("--cache", type=FOLDER, help="Folder for decoded photos, to share between runs [default: in --output].")
+@click.option("--hold-out", multiple=True, metavar="SOURCE", help="Keep this source (subfolder) out of training.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "mixed_float16", "mixed_bfloat16"]),
@@ -146,6 +147,7 @@ def train(
     start: Path | None,
     start_discriminator: Path | None,
     cache: Path | None,
+    hold_out: tuple[str, ...],
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"],
     fresh: bool,
 ) -> None:
@@ -166,7 +168,7 @@ def train(
         result = run(
             photos, output, preset=preset, minutes=minutes, steps=steps, sample=sample, seed=seed, resume=not fresh,
             precision=precision,
-            start=start, start_discriminator=start_discriminator, cache=cache, progress=show,
+            start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
         )  # fmt: skip
     for field in dataclasses.fields(result):
         click.echo(f"{field.name}: {getattr(result, field.name)}")

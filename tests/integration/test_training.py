@@ -33,7 +33,7 @@ TINY = Preset(
     serve_size_px=64,
     sampling=Sampling(whole_share=0.2, film_share=0.25),
     phases=(
-        Phase(name="l1", objective="l1", share=0.5, size_px=64, rate=2e-3, decays=True),
+        Phase(name="l1", objective="l1", share=0.5, size_px=64, rate=2e-3, decay_share=0.6),
         Phase(name="critic", objective="critic", share=0.1, size_px=64),
         Phase(name="adversarial", objective="adversarial", share=0.4, size_px=64, ramp=0.3),
     ),

@@ -106,6 +106,18 @@ def test_the_draw_follows_the_seed(folder):
     assert draw(photos, None, seed=3) == photos == draw(photos, 99, seed=3)
 
 
+def test_whole_sources_can_be_held_out(pack):
+    source = pack.source_names[0]
+    learned, held = split_holdout(pack, 3, [source])
+    assert {pack.source_names[i] for i in pack.sources[held]} == {source}
+    assert source not in {pack.source_names[i] for i in pack.sources[learned]}
+    assert len(learned) + len(held) == len(pack)
+    with pytest.raises(PhotosError, match="No photos come from 'mars'"):
+        split_holdout(pack, 3, ["mars"])
+    with pytest.raises(PhotosError, match="Every photo"):
+        split_holdout(pack, 3, pack.source_names)
+
+
 def test_the_holdout_depends_on_names_alone_and_is_balanced(pack):
     learned, held = split_holdout(pack, 3)
     assert not set(learned) & set(held)

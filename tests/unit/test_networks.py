@@ -28,6 +28,19 @@ def test_lite0_generator_has_the_documented_size():
     assert sum(name.endswith("_depthwise_conv") for name in names) == 16
 
 
+def test_lite2_generator_sees_the_scene():
+    generator = build_generator(Architecture(kind="lite2_unet", sees_scene=True))
+    assert generator.count_params() == 7_577_682
+    light = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 1)).astype(np.float32)
+    before = np.asarray(generator(light, training=False))
+    kernel, bias = generator.get_layer("scene").get_weights()
+    assert not kernel.any(), "a new generator starts without a view of the scene"
+    generator.get_layer("scene").set_weights([kernel, bias + 1])
+    assert np.abs(np.asarray(generator(light, training=False)) - before).max() > 1e-4
+    with pytest.raises(ConfigError, match="no view of the scene"):
+        build_generator(Architecture(kind="plain_unet", sees_scene=True))
+
+
 def test_prototype_weights_fit_in_their_order():
     if not PROTOTYPE.exists():
         pytest.skip("the prototype's weights are not on this machine")
@@ -56,7 +69,7 @@ def test_presets_keep_the_stated_objective(recipe):
     assert sum(phase.share for phase in recipe.phases) == pytest.approx(1)
     assert (recipe.l1_weight, recipe.critic_rate, recipe.beta_1) == (100.0, 2e-4, 0.5)
     last = recipe.phases[-1]
-    assert (last.objective, last.rate, last.decays) == ("adversarial", 2e-4, False)
+    assert (last.objective, last.rate, last.decay_share) == ("adversarial", 2e-4, 0)
     assert all(phase.size_px % 32 == 0 for phase in recipe.phases)
 
 
