@@ -18,7 +18,7 @@ from worker.settings import load
 from worker.tables import Job, JobEvent, JobState, Root, SourceFile, absolute, display
 
 #: how a worker ended, as its pool and our own notes tell it
-_END: Final = re.compile(r"signal \d+ \(\w+\)|exit ?code:? -?\d+|status \d+")
+_END: Final = re.compile(r"signal \d+ \(\w+\)|exit ?code:? -?\d+|status \d+|time limit of [\d.e+]+ s")
 
 
 @click.group()

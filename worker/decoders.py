@@ -17,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pyvips
 
-from worker.errors import ScanBroken, ScanTruncated, ScanUnreadable, ScanUnsupported
+from worker.errors import (
+    ScanBroken,
+    ScanTruncated,
+    ScanUnreadable,
+    ScanUnsupported,
+    out_of_memory,
+    wants_memory,
+)
 from worker.header import Header
 from worker.whole_decoders import decode_whole, needs_whole_page
 
@@ -78,6 +85,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
     Raises:
         ScanTruncated: the file ends too early.
         ScanBroken: it cannot be decoded.
+        MemoryExceeded: not within the memory that a scan may take.
         ScanUnreadable: the drive or share fails.
         ScanUnsupported: it decodes to something else than its header says.
     """
@@ -136,6 +144,8 @@ def _compare(image: Any, header: Header) -> None:
 def _named(error: pyvips.Error, header: Header) -> Exception:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
+    if wants_memory(error):
+        return out_of_memory(error)
     if _AWAY.search(str(error)):
         return ScanUnreadable(f"The file cannot be read at the moment ({reason}): check the drive or share.")
     if _EARLY.search(str(error)):

@@ -14,7 +14,7 @@ from model.chroma import ChromaUpsampler
 from model.colorizer import Colorizer
 from worker.classes import InputClass
 from worker.colouring import colour_page, controlled
-from worker.errors import OutputBlocked, ScanUnsupported
+from worker.errors import OutputBlocked, ScanUnsupported, out_of_memory, wants_memory
 from worker.jpeg_writer import JpegWriter
 from worker.marking import Origin, Statement
 from worker.metadata import carry
@@ -172,4 +172,6 @@ def _named_output_errors() -> Iterator[None]:
         with output_errors():
             yield
     except pyvips.Error as error:
+        if wants_memory(error):  # as a blocked output it would be tried for ever
+            raise out_of_memory(error) from error
         raise OutputBlocked(f"The derivative could not be encoded ({str(error).strip()}). Look at the disk.") from error

@@ -8,6 +8,7 @@ PhotochromError
 ├─ ScanError               about the bytes of one scan
 │  ├─ ScanUnsupported      skipped: we know what it is and leave it alone
 │  ├─ ScanTruncated        retried (a copy may still be under way), then quarantined
+│  ├─ MemoryExceeded       retried (a fresh process may have more), then quarantined: more than job_memory_mib
 │  ├─ ScanBroken           quarantined at once: the same bytes will not decode next time
 │  ├─ ScanVanished         skipped; taken again when it comes back
 │  │  └─ ScanMissing       looked for once more before that: its share may be away
@@ -23,7 +24,8 @@ PhotochromError
 
 import enum
 import errno
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
 
 
 class ExitCode(enum.IntEnum):
@@ -211,6 +213,13 @@ class ScanBroken(ScanError):
     settles = Settles.QUARANTINE
 
 
+class MemoryExceeded(ScanError):
+    """The scan wants more memory than it may take; nothing is said about the file."""
+
+    code = "memory_limit"
+    settles = Settles.RETRY
+
+
 class ScanVanished(ScanError):
     """The file was gone when its turn came."""
 
@@ -274,8 +283,38 @@ class JobMoved(PhotochromError):
     settles = Settles.WAIT
 
 
+#: how libraries say that an allocation failed: libvips, libtiff and libpng in it, OpenCV, TensorFlow, Python's threads
+_NO_MEMORY: Final = re.compile(
+    r"out of memory|insufficient memory|(cannot|can't|unable to|failed to) allocate|OOM when allocating|bad_alloc"
+    r"|can't start new thread",
+    re.I,
+)
+
+
+def wants_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, whoever says so."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
+
+
+def out_of_memory(error: BaseException) -> MemoryExceeded:
+    """The error of a job whose allocation failed."""
+    return MemoryExceeded(
+        f"It takes more memory than one scan may ({str(error).strip() or type(error).__name__}). Raise job_memory_mib, "
+        "or give the worker a machine with more memory; then `photochrom retry`."
+    )
+
+
+def from_exception(error: Exception) -> PhotochromError:
+    """An error that no room has named."""
+    if wants_memory(error):
+        return out_of_memory(error)
+    return PhotochromError(f"Unexpected {type(error).__name__}: {error}")
+
+
 def from_os_error(error: OSError) -> PhotochromError:
     """An error of the operating system that no room has named: the scan is not to blame for a disk or a share."""
+    if error.errno == errno.ENOMEM:
+        return out_of_memory(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return OutputFull(f"No space left: {error}. Free some; the job goes on by itself.")
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:

@@ -22,10 +22,12 @@ from worker.deriving import derive, judge
 from worker.errors import (
     DependencyMissing,
     JobMoved,
+    MemoryExceeded,
     PhotochromError,
     ScanChanged,
     ScanMissing,
     ScanVanished,
+    from_exception,
     from_os_error,
 )
 from worker.overview import database_time
@@ -118,7 +120,7 @@ def _settle(bench: Bench, job: Job) -> None:
         except OSError as error:
             _fail(bench, job, from_os_error(error))
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the row must say it
-            _fail(bench, job, PhotochromError(f"Unexpected {type(error).__name__}: {error}"))
+            _fail(bench, job, from_exception(error))
     except JobMoved as error:
         logger.warning("job_moved", extra={"why": str(error)})
 
@@ -127,6 +129,11 @@ def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
     with bench.database.writing() as session:
         settled = jobs.fail(session, job, error, jobs.strikes(bench.settings), traceback.format_exc())
     logger.warning("job_failed", extra={"state": settled.state, "code": error.code, "reason": str(error)})
+    if isinstance(error, MemoryExceeded):
+        # What is left below the limit may not do for the next scan, not even to start a thread: the pool makes a fresh
+        # process. The row is settled, so this end is nobody's strike.
+        logging.shutdown()
+        os._exit(os.EX_SOFTWARE)
 
 
 @contextlib.contextmanager

@@ -17,21 +17,22 @@ logger = logging.getLogger(__name__)
 TIDY_OLDER_THAN_S = 24 * 3600
 
 
-def take_back(job_id: int, how: str) -> None:
-    """A colouring process of this worker died with a job in hand: it goes back into the queue at once.
+def take_back(job_id: int, how: str, cause: str = jobs.LOST) -> None:
+    """A colouring process of this worker died, or is being ended, with a job in hand: back into the queue at once.
 
     What it left half-written is removed. If that fails, the lease sweep does it when the lease runs out.
 
     Args:
         job_id: what it may have had in hand.
         how: its end, as the pool tells it.
+        cause: `jobs.LOST` or `jobs.TOO_LONG`.
     """
     settings = load()
     try:
         database = open_database(settings.database)
         with database.writing() as session:
             rules, name = jobs.strikes(settings), worker_name()
-            taken = jobs.expire(session, rules, worker=name, job_id=job_id, how=how.rstrip("."))
+            taken = jobs.expire(session, rules, worker=name, job_id=job_id, how=how.rstrip("."), cause=cause)
             left = [(session.get_one(Root, job.root).output, os.path.dirname(job.path), job.claim_no) for job in taken]
         for output, directory, claim_no in left:
             publish.remove_left_behind(output, directory, job_id=job_id, claim_no=claim_no + 1)

@@ -10,10 +10,10 @@ import signal
 import sys
 from typing import Any
 
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready
 
-from worker import limits, log, queue, recovery
+from worker import jobs, limits, log, queue, recovery
 from worker.attention import Attention
 from worker.settings import TRAINER, load
 
@@ -55,9 +55,12 @@ def tidy() -> None:
 
 @task_failure.connect(sender=colorize)
 def _lost(args: Any = (), exception: BaseException | None = None, **_: Any) -> None:
-    """In a worker's first process: one of its colouring processes died, and how is known here alone."""
+    """In a worker's first process: one of its colouring processes died or is ended, and how is known here alone."""
     if isinstance(exception, WorkerLostError):
         recovery.take_back(int(args[0]), str(exception))
+    elif isinstance(exception, TimeLimitExceeded):
+        how = f"ended at the time limit of {load().job_limit_s:g} s, setting job_limit_s"
+        recovery.take_back(int(args[0]), how, jobs.TOO_LONG)
 
 
 @task_failure.connect(sender=retrain)

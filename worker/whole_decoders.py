@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from worker.errors import ScanBroken, ScanTruncated
+from worker.errors import ScanBroken, ScanTruncated, out_of_memory, wants_memory
 from worker.header import Header
 
 Codes = npt.NDArray[np.unsignedinteger]
@@ -20,7 +20,7 @@ Codes = npt.NDArray[np.unsignedinteger]
 #: what these libraries raise on damaged files
 DECODER_ERRORS: Final = (
     ValueError, RuntimeError, TypeError, KeyError, IndexError, OverflowError, NotImplementedError, ZeroDivisionError,
-    AttributeError, AssertionError, MemoryError, tifffile.TiffFileError,
+    AttributeError, AssertionError, tifffile.TiffFileError,
 )  # fmt: skip
 
 
@@ -49,11 +49,14 @@ def decode_whole(descriptor: int, header: Header) -> Codes:
     Raises:
         ScanBroken: it cannot be decoded, or decodes to another size.
         ScanTruncated: its end is missing.
+        MemoryExceeded: not within the memory that a scan may take.
     """
     try:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             codes = _tiff(file, header) if header.kind == "tiff" else _other(file.read(), header)
-    except DECODER_ERRORS as error:
+    except (MemoryError, *DECODER_ERRORS) as error:
+        if wants_memory(error):
+            raise out_of_memory(error) from error
         size = os.fstat(descriptor).st_size
         if header.kind == "jp2" and b"\xff\xd9" not in os.pread(descriptor, 64, max(size - 64, 0)):
             raise ScanTruncated("The JP2 ends too early: let the copy finish or copy it again.") from error

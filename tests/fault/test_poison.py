@@ -48,7 +48,26 @@ def test_a_scan_that_never_ends(tmp_path: Path, cell: Cell) -> None:
         ended = plant.settle("hangs", 2, 90)
         assert_invariants(plant, originals, "hangs")
         assert sorted(job.claim_no for job in plant.jobs("hangs")) == [1, 2]
+        held = next(job.id for job in plant.jobs("hangs") if job.claim_no == 2)
+        assert plant.installation.json("quarantine", "show", str(held))["last_end"] == "time limit of 8 s"
     cell.recovered("a job that hangs, ended after job_limit_s (8 s)", ended - limit)
+
+
+def test_a_scan_that_never_ends_whoever_has_it(tmp_path: Path, cell: Cell) -> None:
+    """Each process is ended at `job_limit_s`; the last strike tells why."""
+    with running(tmp_path, PHOTOCHROM_JOB_LIMIT_S="8", PHOTOCHROM_MAX_LOST="2") as plant:
+        plant.drop("endless", 1)
+        for _ in range(2):
+            plant.arm("inference", "stop")
+            limit = plant.hit("inference", 120) + 8
+        ended = plant.settle("endless", 1, 120)
+        (job,) = plant.jobs("endless")
+        assert (job.state, job.lost, job.error_class) == (JobState.QUARANTINED, 2, "time_limit")
+        shown = plant.installation.json("quarantine", "show", str(job.id))
+        assert shown["last_end"] == "time limit of 8 s"
+        assert "job_limit_s" in shown["reason"]
+        assert_invariants(plant, manifest(plant.inbox / "endless"), "endless", states={JobState.QUARANTINED})
+    cell.recovered("a job that hangs in every process: quarantined, with the time limit as its end", ended - limit)
 
 
 def test_a_scan_that_wants_more_memory_than_it_may(tmp_path: Path, cell: Cell) -> None:
@@ -61,6 +80,8 @@ def test_a_scan_that_wants_more_memory_than_it_may(tmp_path: Path, cell: Cell) -
         ended = plant.settle("small", 3, 120)
         plant.settle("large", 1, 200)
         (job,) = plant.jobs("large")
+        assert (job.state, job.error_class) in {(JobState.DONE, None), (JobState.QUARANTINED, "memory_limit"),
+                                                (JobState.QUARANTINED, "worker_lost")}, job.error_message  # fmt: skip
         states = PUBLISHED | {JobState.QUARANTINED}
         assert_invariants(plant, manifest(plant.inbox / "large"), "large", states=states)
         assert_invariants(plant, small, "small")
