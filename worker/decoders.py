@@ -22,10 +22,9 @@ from worker.errors import (
     ScanTruncated,
     ScanUnreadable,
     ScanUnsupported,
-    out_of_memory,
-    wants_memory,
 )
 from worker.header import Header
+from worker.meanings import out_of_memory, wants_memory
 from worker.whole_decoders import decode_whole, needs_whole_page
 
 Codes = npt.NDArray[np.unsignedinteger]

@@ -14,9 +14,10 @@ from model.chroma import ChromaUpsampler
 from model.colorizer import Colorizer
 from worker.classes import InputClass
 from worker.colouring import colour_page, controlled
-from worker.errors import OutputBlocked, ScanUnsupported, out_of_memory, wants_memory
+from worker.errors import OutputBlocked, ScanUnsupported
 from worker.jpeg_writer import JpegWriter
 from worker.marking import Origin, Statement
+from worker.meanings import out_of_memory, wants_memory
 from worker.metadata import carry
 from worker.output_space import OutputSpace, output_space
 from worker.png_writer import PngWriter

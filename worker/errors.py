@@ -23,9 +23,7 @@ PhotochromError
 """
 
 import enum
-import errno
-import re
-from typing import ClassVar, Final
+from typing import ClassVar
 
 
 class ExitCode(enum.IntEnum):
@@ -281,44 +279,3 @@ class JobMoved(PhotochromError):
 
     code = "job_moved"
     settles = Settles.WAIT
-
-
-#: how libraries say that an allocation failed: libvips, libtiff and libpng in it, OpenCV, TensorFlow, Python's threads
-_NO_MEMORY: Final = re.compile(
-    r"out of memory|insufficient memory|(cannot|can't|unable to|failed to) allocate|OOM when allocating|bad_alloc"
-    r"|can't start new thread",
-    re.I,
-)
-
-
-def wants_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, whoever says so."""
-    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
-
-
-def out_of_memory(error: BaseException) -> MemoryExceeded:
-    """The error of a job whose allocation failed."""
-    return MemoryExceeded(
-        f"It takes more memory than one scan may ({str(error).strip() or type(error).__name__}). Raise job_memory_mib, "
-        "or give the worker a machine with more memory; then `photochrom retry`."
-    )
-
-
-def from_exception(error: Exception) -> PhotochromError:
-    """An error that no room has named."""
-    if wants_memory(error):
-        return out_of_memory(error)
-    return PhotochromError(f"Unexpected {type(error).__name__}: {error}")
-
-
-def from_os_error(error: OSError) -> PhotochromError:
-    """An error of the operating system that no room has named: the scan is not to blame for a disk or a share."""
-    if error.errno == errno.ENOMEM:
-        return out_of_memory(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return OutputFull(f"No space left: {error}. Free some; the job goes on by itself.")
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return OutputBlocked(f"{error}. Grant the permission; the job goes on by itself.")
-    if error.errno in {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}:
-        return ScanUnreadable(f"{error}. Check the disk or share; the job goes on by itself.")
-    return PhotochromError(f"{type(error).__name__}: {error}")

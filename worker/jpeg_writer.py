@@ -84,7 +84,7 @@ class JpegWriter:
             # optimised Huffman tables would make libjpeg keep the whole picture
             options: dict[str, Any] = {"Q": self._quality, "subsample_mode": "off", "keep": "none"}
             image.jpegsave_target(target, **options)
-        except (pyvips.Error, OSError) as error:
+        except (pyvips.Error, OSError, MemoryError) as error:
             self._error = self._error or error
         finally:
             os.close(reader)
@@ -94,7 +94,7 @@ class JpegWriter:
         try:
             write_all(self._file, data if self._started else _with_segments(data, self._sheet))
             self._started = True
-        except OSError as error:
+        except (OSError, MemoryError) as error:  # what is raised here would be lost in libvips
             self._error = error
             return -1
         return len(data)

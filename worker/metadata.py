@@ -19,6 +19,7 @@ import numpy as np
 
 from worker.header import Header
 from worker.marking import PRODUCT, SOURCE_TYPES, Statement, plain_text
+from worker.meanings import out_of_memory, wants_memory
 from worker.tiff_tags import Directory, Read, Tag, TagsUnreadable, directories, sub_directory
 
 #: main directory: names, make and model, software, dates, people, rights, ratings, Windows' descriptions
@@ -168,8 +169,9 @@ def _parsed(packet: bytes | None, warnings: list[str]) -> Any:
         image.readMetadata()
         if not image.xmpData().empty():
             return image.xmpData()
-    except exiv2.Exiv2Error:
-        pass  # like a packet that exiv2 reads as empty
+    except exiv2.Exiv2Error as error:
+        if wants_memory(error):  # the master's words are not to be lost for that
+            raise out_of_memory(error) from error
     warnings.append("the master's XMP cannot be read and was left out")
     return exiv2.XmpData()
 
@@ -183,7 +185,9 @@ def _add_iptc(data: Any, iptc: bytes) -> None:
     try:
         image = exiv2.ImageFactory.open(wrapped)
         image.readMetadata()
-    except exiv2.Exiv2Error:
+    except exiv2.Exiv2Error as error:
+        if wants_memory(error):
+            raise out_of_memory(error) from error
         return
     present = {datum.key() for datum in data}
     for datum in image.iptcData():

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from worker.errors import OutputBlocked, OutputError, OutputFull
+from worker.meanings import out_of_memory, wants_memory
 
 _BLOCK_BYTES: Final = 1 << 20
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -28,11 +29,14 @@ def output_errors() -> Iterator[None]:
 
     Raises:
         OutputFull: no space or quota.
+        MemoryExceeded: no memory.
         OutputBlocked: anything else about the output folder.
     """
     try:
         yield
     except OSError as error:
+        if wants_memory(error):
+            raise out_of_memory(error) from error
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputFull(

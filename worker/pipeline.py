@@ -27,9 +27,8 @@ from worker.errors import (
     ScanChanged,
     ScanMissing,
     ScanVanished,
-    from_exception,
-    from_os_error,
 )
+from worker.meanings import from_exception, from_os_error
 from worker.overview import database_time
 from worker.policy import policy_for
 from worker.serving import Serving

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from model import lab
 from worker import profiles
 from worker.decoders import Codes, decode
-from worker.errors import ScanError, VerifyFailed
+from worker.errors import MemoryExceeded, ScanError, VerifyFailed
 from worker.header import Header
 from worker.headers import read_header
 from worker.marking import is_marked
@@ -149,6 +149,8 @@ def _as_verify_failed() -> Iterator[None]:
     """A derivative that does not read is our fault, not its master's."""
     try:
         yield
+    except MemoryExceeded:
+        raise  # nothing is said about the derivative either
     except ScanError as error:
         raise VerifyFailed(f"The derivative does not read: {error}") from error
 

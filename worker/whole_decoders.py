@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from worker.errors import ScanBroken, ScanTruncated, out_of_memory, wants_memory
+from worker.errors import ScanBroken, ScanTruncated
 from worker.header import Header
+from worker.meanings import out_of_memory, wants_memory
 
 Codes = npt.NDArray[np.unsignedinteger]
 

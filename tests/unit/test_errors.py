@@ -72,21 +72,3 @@ def test_exit_codes_are_documented() -> None:
 def test_exit_codes_leave_the_shell_s_alone() -> None:
     assert ExitCode.OK == 0 and ExitCode.USAGE == 2
     assert len({int(code) for code in ExitCode}) == len(ExitCode) and max(ExitCode) < 64
-
-
-@pytest.mark.parametrize(
-    "error",
-    [MemoryError(), MemoryError("Unable to allocate 1 TiB for an array"),
-     ValueError("VipsJpeg: out of memory -- size == 1MB"), RuntimeError("OOM when allocating tensor with shape[1]"),
-     RuntimeError("Failed to allocate 25000000 bytes in function 'OutOfMemoryError'")],
-)  # fmt: skip
-def test_memory_that_is_not_there_is_no_broken_file(error: Exception) -> None:
-    named = errors.from_exception(error)
-    assert (named.code, named.settles) == ("memory_limit", errors.Settles.RETRY)
-    assert "job_memory_mib" in str(named)
-    assert errors.from_os_error(OSError(12, "Cannot allocate memory")).code == "memory_limit"
-
-
-def test_other_errors_are_not_about_memory() -> None:
-    named = errors.from_exception(ValueError("memory of a scanner"))
-    assert (named.code, str(named)) == ("error", "Unexpected ValueError: memory of a scanner")

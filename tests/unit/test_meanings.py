@@ -1,0 +1,106 @@
+"""A lack of memory is known whoever says so; nothing else is taken for one."""
+
+import errno
+
+import cv2
+import numpy as np
+import pytest
+
+from worker import meanings, proof
+from worker.errors import MemoryExceeded, OutputBlocked, ScanBroken, Settles, VerifyFailed
+from worker.output_folder import output_errors
+
+
+def _cleaned_up_badly() -> Exception:
+    try:
+        try:
+            raise MemoryError
+        finally:
+            raise ValueError("clean-up failed")
+    except ValueError as error:
+        return error
+
+
+class _ResourceExhaustedError(Exception):
+    """As TensorFlow's: its type tells, whatever it says."""
+
+
+_ResourceExhaustedError.__name__ = "ResourceExhaustedError"
+_ResourceExhaustedError.__module__ = "tensorflow.python.framework.errors_impl"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 1 TiB for an array"),
+        OSError(errno.ENOMEM, "no matter what"),
+        _ResourceExhaustedError("no matter what"),
+        _cleaned_up_badly(),
+        ValueError("VipsJpeg: out of memory -- size == 1MB"),
+        ValueError("VipsJpeg: Insufficient memory (case 4)"),
+        ValueError("tiff2vips: No space for data buffer at scanline 7"),
+        RuntimeError("opj_decode failed: Not enough memory to decode tile"),
+        RuntimeError("Memory allocation failed"),
+        RuntimeError("Operation received an exception:Status: 1, message: could not create a memory object"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
+        ImportError("libvips.so.42: failed to map segment from shared object"),
+    ],
+    ids=repr,
+)
+def test_memory_that_is_not_there_is_no_broken_file(error: Exception) -> None:
+    named = meanings.from_exception(error)
+    assert (named.code, named.settles) == ("memory_limit", Settles.RETRY)
+    assert "job_memory_mib" in str(named)
+
+
+def test_opencv_says_it_by_its_code() -> None:
+    with pytest.raises(cv2.error) as raised:
+        cv2.resize(np.zeros((2, 2), np.uint8), (0, 0))
+    other = raised.value
+    assert not meanings.wants_memory(other)
+    other.code = -4  # StsNoMem
+    assert meanings.wants_memory(other)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("memory of a scanner"),
+        ScanBroken("Its title says: out of memory"),
+        OSError(errno.EACCES, "Permission denied", "out of memory.png"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=repr,
+)
+def test_other_errors_are_not_about_memory(error: Exception) -> None:
+    assert not meanings.wants_memory(error)
+
+
+def test_an_error_without_a_name_keeps_its_words() -> None:
+    named = meanings.from_exception(ValueError("memory of a scanner"))
+    assert (named.code, str(named)) == ("error", "Unexpected ValueError: memory of a scanner")
+
+
+def test_an_error_of_the_system_is_named_by_its_number() -> None:
+    codes = {
+        number: meanings.from_os_error(OSError(number, "x")).code
+        for number in (errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.EIO, errno.EBADF)
+    }
+    assert list(codes.values()) == ["memory_limit", "output_full", "output_blocked", "unreadable", "error"]
+
+
+def test_a_lack_of_memory_is_not_the_output_folder_s_fault() -> None:
+    """As a blocked output it would be tried for ever."""
+    with pytest.raises(MemoryExceeded), output_errors():
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+    with pytest.raises(OutputBlocked), output_errors():
+        raise OSError(errno.EACCES, "Permission denied")
+
+
+def test_a_lack_of_memory_is_not_the_derivative_s_fault() -> None:
+    with pytest.raises(MemoryExceeded), proof._as_verify_failed():
+        raise MemoryExceeded("It takes more memory than one scan may.")
+    with pytest.raises(VerifyFailed), proof._as_verify_failed():
+        raise ScanBroken("It cannot be decoded.")
