@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from daemon import space
-from worker import curated, fault, jobs, outbox, queue, training_runs
+from worker import curated, fault, jobs, outbox, queue, strikes, training_runs
 from worker.db import Database
 from worker.errors import BrokerUnavailable
 from worker.settings import Settings
@@ -105,8 +105,8 @@ class Dispatcher:
     def sweep(self) -> None:
         """Take back the jobs of workers that have not renewed their lease."""
         with self.database.reading() as session:
-            if not jobs.anything_expired(session, jobs.strikes(self.settings)):
+            if not jobs.anything_expired(session, strikes.in_force(self.settings)):
                 return
         with self.database.writing() as session:
-            for job in jobs.expire(session, jobs.strikes(self.settings)):
+            for job in jobs.expire(session, strikes.in_force(self.settings)):
                 logger.warning("lease_expired", extra={"job_id": job.id, "state": job.state, "worker": job.worker})

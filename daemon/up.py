@@ -26,7 +26,7 @@ from daemon.broker import EmbeddedBroker, check_broker
 from daemon.children import Child, Part
 from daemon.roots import check_roots, refuse_unknown_models
 from daemon.supervisor import Stops, Supervisor
-from worker import files, jobs, overview
+from worker import files, jobs, overview, strikes
 from worker.db import Database, migrate, open_database
 from worker.errors import ExitCode, JobMoved, OutputUnwritable, StateDirInUse
 from worker.settings import PREFIX, RootSettings, Settings
@@ -220,7 +220,7 @@ class _GiveBack:
     """Gives back the jobs or the folders that an ended part still held; if that fails, its leases run out in time."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._strikes = jobs.strikes(settings)
+        self._strikes = strikes.in_force(settings)
         self._database = database
 
     def __call__(self, boot: str, asked: bool) -> None:

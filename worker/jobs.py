@@ -6,16 +6,16 @@ that a worker which dies, however it dies, has left its strike behind.
 """
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from worker import strikes
 from worker.db import after
 from worker.errors import JobMoved, PhotochromError, Settles
-from worker.settings import Settings
+from worker.strikes import Strikes
 from worker.tables import Job, JobEvent, JobState, SourceFile
 from worker.twins import due, elder_twin
 
@@ -36,39 +36,9 @@ PUBLISHED: Final = frozenset({JobState.DONE, JobState.NEEDS_REVIEW, JobState.DUP
 OPEN: Final = frozenset({JobState.QUEUED, JobState.RUNNING})
 #: what an operator may send back into the queue
 RETRYABLE: Final = frozenset({JobState.QUARANTINED, JobState.SKIPPED})
-TRACEBACK_TAIL_CHARS: Final = 4000
-#: what waits for a disk or a share is looked at again within the minute that a recovery may take
-LONGEST_WAIT_S: Final = 40.0
 #: error classes of jobs whose worker was gone: it died, or was ended because the job took too long
 LOST: Final = "worker_lost"
 TOO_LONG: Final = "time_limit"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Strikes:
-    """How often a job may fail, and the pauses between.
-
-    Attributes:
-        failures: strikes for errors before quarantine.
-        lost: strikes for lost workers before quarantine.
-        retry_s: pause after the first error, seconds; doubles with each.
-        wait_s: first pause, seconds, after an error for which the scan is not to blame; doubles up to LONGEST_WAIT_S.
-        lease_s: how long a claim is valid; ten times as much tells that a clock was put back since.
-    """
-
-    failures: int
-    lost: int
-    retry_s: float
-    wait_s: float
-    lease_s: float = 20
-
-
-def strikes(settings: Settings) -> Strikes:
-    """The strike rules in force."""
-    return Strikes(
-        failures=settings.max_failures, lost=settings.max_lost, retry_s=settings.retry_s, wait_s=settings.wait_s,
-        lease_s=settings.lease_s,
-    )  # fmt: skip
 
 
 def _move(session: Session, job_id: int, to: JobState, *where: Any, note: str = "", **changes: Any) -> Job:
@@ -206,42 +176,20 @@ def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, tra
     Raises:
         JobMoved: the claim is void.
     """
-    message = _storable(str(error)) or type(error).__name__
-    evidence: dict[str, Any] = {
-        "error_class": error.code,
-        "error_message": message,
-        "traceback_tail": _storable(traceback[-TRACEBACK_TAIL_CHARS:]) or None,
-    }
+    evidence = strikes.evidence(error, traceback)
+    message = evidence["error_message"]
     if error.settles is Settles.SKIP:
         return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
     if error.settles is Settles.WAIT:
-        pause_s = min(rules.wait_s * 2 ** _waits_in_a_row(session, job, error), max(rules.wait_s, LONGEST_WAIT_S))
-        note = f"{_waits_for(error)} {message}"
+        pause_s = strikes.pause_without_strike_s(session, rules, job, error)
+        note = f"{strikes.waits_for(error)} {message}"
         return _again(session, job, after(pause_s), f"Waits: {message}", note=note, **evidence)
     failures = job.failures + 1
     if error.settles is Settles.QUARANTINE or failures >= rules.failures:
         evidence["failures"] = failures
         return finish(session, job, JobState.QUARANTINED, reason=message, **evidence)
-    pause_s = rules.retry_s * 2 ** (failures - 1)
+    pause_s = strikes.pause_after_strike_s(rules, failures)
     return _again(session, job, after(pause_s), f"Will be tried again: {message}", failures=failures, **evidence)
-
-
-def _waits_for(error: PhotochromError) -> str:
-    return f"waits ({error.code}):"
-
-
-def _waits_in_a_row(session: Session, job: Job, error: PhotochromError) -> int:
-    """How often this job has waited for the same thing already, and for nothing else in between."""
-    moves = session.execute(
-        sa.select(JobEvent.state, JobEvent.note).where(JobEvent.job_id == job.id).order_by(JobEvent.id.desc()).limit(16)
-    ).all()
-    waited = [note.startswith(_waits_for(error)) for state, note in moves if state is not JobState.RUNNING]
-    return waited.index(False) if False in waited else len(waited)
-
-
-def _storable(text: str) -> str:
-    """Text that every database takes: no NUL (PostgreSQL), no lone surrogate (a file name that is no UTF-8)."""
-    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def release(session: Session, job: Job, reason: str) -> Job:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from model import device
 from model.store import Store
-from worker import fault, jobs, log, originals, publish, recovery, scans, sidecar, training_runs, twins
+from worker import fault, jobs, log, originals, publish, recovery, scans, sidecar, strikes, training_runs, twins
 from worker.db import Database, SchemaGuard, open_database
 from worker.deriving import derive, judge
 from worker.errors import (
@@ -126,7 +126,7 @@ def _settle(bench: Bench, job: Job) -> None:
 
 def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
     with bench.database.writing() as session:
-        settled = jobs.fail(session, job, error, jobs.strikes(bench.settings), traceback.format_exc())
+        settled = jobs.fail(session, job, error, strikes.in_force(bench.settings), traceback.format_exc())
     logger.warning("job_failed", extra={"state": settled.state, "code": error.code, "reason": str(error)})
     if isinstance(error, MemoryExceeded):
         # What is left below the limit may not do for the next scan, not even to start a thread: the pool makes a fresh

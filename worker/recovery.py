@@ -6,7 +6,7 @@ import socket
 
 import sqlalchemy as sa
 
-from worker import jobs, publish
+from worker import jobs, publish, strikes
 from worker.db import open_database
 from worker.errors import PhotochromError
 from worker.settings import load
@@ -31,7 +31,7 @@ def take_back(job_id: int, how: str, cause: str = jobs.LOST) -> None:
     try:
         database = open_database(settings.database)
         with database.writing() as session:
-            rules, name = jobs.strikes(settings), worker_name()
+            rules, name = strikes.in_force(settings), worker_name()
             taken = jobs.expire(session, rules, worker=name, job_id=job_id, how=how.rstrip("."), cause=cause)
             left = [(session.get_one(Root, job.root).output, os.path.dirname(job.path), job.claim_no) for job in taken]
         for output, directory, claim_no in left:

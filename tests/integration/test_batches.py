@@ -16,9 +16,10 @@ from worker import files, jobs
 from worker.db import Database
 from worker.errors import ScanBroken
 from worker.settings import RootSettings
+from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobState, SourceFile
 
-RULES = jobs.Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
+RULES = Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
 
 
 @pytest.fixture

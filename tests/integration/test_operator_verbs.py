@@ -14,9 +14,10 @@ from worker import files, jobs
 from worker.db import Database, after
 from worker.errors import ScanBroken
 from worker.files import Stamp
+from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobState, Root, SourceFile
 
-RULES = jobs.Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
+RULES = Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
 
 
 @pytest.fixture

@@ -5,37 +5,40 @@ import os
 import shutil
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from daemon import reconcile
 from daemon.events import Hints
 from daemon.reconcile import Reconciler
 from worker import files, jobs
 from worker.db import Database
 from worker.errors import ScanVanished
-from worker.jobs import Strikes
+from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobEvent, Root, SourceFile
 
 PNG = b"\x89PNG\r\n\x1a\n"
-#: long enough that nothing settles by itself while a test looks, short enough not to wait for
-QUIET_S = 0.05
+#: by the clock that a test moves: nothing settles by itself, and nothing is waited for
+QUIET_S = 10.0
 
 
 class Folder:
     """A watched folder, its record, and what one look at it makes of both."""
 
-    def __init__(self, database: Database, path: Path, settle_s: float = QUIET_S) -> None:
+    def __init__(self, database: Database, path: Path) -> None:
         path.mkdir(exist_ok=True)
+        self.now_s = 0.0
         self.database, self.path = database, path
         with database.writing() as session:
             files.watch_root(
                 session, name="r", path=bytes(path), output=b"/out", mode="scan", fs_type="ext4", identity={},
                 watcher="me", lease_s=60,
             )  # fmt: skip
-        self.reconciler = Reconciler(database, "r", bytes(path), settle_s, priority=3)
+        self.reconciler = Reconciler(database, "r", bytes(path), QUIET_S, priority=3)
 
     def put(self, name: str | bytes, content: bytes | None = None) -> Path:
         path = self.path / os.fsdecode(name)
@@ -46,13 +49,17 @@ class Folder:
     def scan(self) -> None:
         assert self.reconciler.full_scan(lambda: True)
 
+    def take(self, after_s: float = QUIET_S) -> None:
+        """Take what has been quiet for long enough, so much later."""
+        self.now_s += after_s
+        self.reconciler.take_settled()
+
     def settle(self) -> None:
         """Take all that is quiet; a deadline, and no fixed time, ends the wait."""
         deadline = time.monotonic() + 30
         while len(self.reconciler.tracker):
-            self.reconciler.take_settled()
+            self.take()
             assert time.monotonic() < deadline, "never settled"
-            time.sleep(0.01)
 
     def look(self) -> None:
         self.scan()
@@ -82,8 +89,10 @@ class Folder:
 
 
 @pytest.fixture
-def folder(database: Database, tmp_path: Path) -> Folder:
-    return Folder(database, tmp_path / "in")
+def folder(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    folder = Folder(database, tmp_path / "in")
+    monkeypatch.setattr(reconcile, "time", types.SimpleNamespace(monotonic=lambda: folder.now_s))
+    return folder
 
 
 def _sha256(content: bytes) -> str:
@@ -327,7 +336,7 @@ def test_a_slow_writer_is_waited_for(folder: Folder) -> None:
         for byte in PNG:
             stream.write(bytes([byte]))
             folder.scan()
-            folder.reconciler.take_settled()
+            folder.take(after_s=0.9 * QUIET_S)
             assert folder.jobs() == []
     folder.look()
     assert folder.jobs() == [("queued", _sha256(PNG))]
@@ -381,7 +390,7 @@ def _follow(folder: Folder, hints: Hints, until: Callable[[], bool]) -> None:
     while not until():
         for directory, deep in hints.take():
             folder.reconciler.look_at(directory, deep=deep)
-        folder.reconciler.take_settled()
+        folder.take()
         assert time.monotonic() < deadline, folder.states()
         time.sleep(0.01)
 

@@ -16,8 +16,8 @@ from worker import files, jobs, outbox
 from worker.db import Database, after
 from worker.errors import JobMoved, ScanBroken
 from worker.files import Stamp
-from worker.jobs import Strikes
 from worker.overview import blocked_files, database_time, overview, quarantined_since
+from worker.strikes import Strikes
 from worker.tables import JOB_STATUS, FileState, Job, JobEvent, JobState, RootState, SourceFile
 
 RULES = Strikes(failures=3, lost=5, retry_s=30, wait_s=10)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from worker import jobs, twins
+from worker import jobs, strikes, twins
 from worker.db import Database, after
 from worker.errors import (
     JobMoved,
@@ -23,8 +23,9 @@ from worker.errors import (
     ScanVanished,
     SetupError,
 )
-from worker.jobs import ENTER_FROM, OPEN, PUBLISHED, RETRYABLE, Strikes
+from worker.jobs import ENTER_FROM, OPEN, PUBLISHED, RETRYABLE
 from worker.settings import Settings
+from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobEvent, JobState, SourceFile, display
 
 RULES = Strikes(failures=3, lost=5, retry_s=30, wait_s=10)
@@ -386,7 +387,7 @@ def test_three_errors_quarantine_with_doubling_pauses_between(database: Database
     kept = _get(database, job_id)
     assert kept.state is JobState.QUARANTINED
     assert (kept.error_class, kept.error_message, kept.host, kept.claim_no) == ("truncated", "It ends early.", "h", 3)
-    assert kept.traceback_tail is not None and len(kept.traceback_tail) == jobs.TRACEBACK_TAIL_CHARS
+    assert kept.traceback_tail is not None and len(kept.traceback_tail) == strikes.TRACEBACK_TAIL_CHARS
     assert kept.finished_at is not None and kept.reason == "It ends early."
 
 
@@ -478,7 +479,7 @@ def test_a_worker_that_stops_gives_its_job_back_without_a_strike(database: Datab
 
 
 def test_strikes_come_from_the_settings() -> None:
-    rules = jobs.strikes(Settings(max_failures=7, max_lost=8, retry_s=9, wait_s=4))
+    rules = strikes.in_force(Settings(max_failures=7, max_lost=8, retry_s=9, wait_s=4))
     assert rules == Strikes(failures=7, lost=8, retry_s=9, wait_s=4)
 
 
