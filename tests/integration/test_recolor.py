@@ -15,7 +15,7 @@ from versions_made import make_version, ship
 from daemon.cli import main
 from model.store import Store
 from worker import jobs, pipeline, recolor
-from worker.db import Database
+from worker.db import Database, SchemaGuard
 from worker.errors import RootMissing
 from worker.queue import PRIORITY
 from worker.serving import Serving
@@ -106,8 +106,11 @@ def test_a_rerun_is_published_beside_the_old_derivative(
     (tmp_path / "out").mkdir()
     add_root(state_database, tmp_path)
     scan = tmp_path / "in" / "a.png"
-    assert cv2.imwrite(str(scan), np.tile(np.arange(0, 250, 2, np.uint8), (100, 1)))
-    bench = pipeline.Bench(load(), state_database, Serving(Store(load().models), state_database), "tester")
+    picture = np.tile(np.arange(0, 250, 2, np.uint8), (100, 1))
+    picture[30:60, 40:90] //= 2  # an edge: without one it shows nothing and gets no colour
+    assert cv2.imwrite(str(scan), picture)
+    serving = Serving(Store(load().models), state_database)
+    bench = pipeline.Bench(load(), state_database, serving, "tester", SchemaGuard(state_database))
     monkeypatch.setattr(pipeline, "prepare", lambda: bench)
     with state_database.writing() as session:
         sha = hashlib.sha256(scan.read_bytes()).hexdigest()
