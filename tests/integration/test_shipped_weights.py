@@ -76,6 +76,6 @@ def test_the_model_cards_scores_are_reached():
     if not EVALUATION.exists():
         pytest.skip("the evaluation photographs are not on this machine")
     figures = evaluate(EVALUATION, draws=0).overall.figures
-    assert figures["R"] >= 0.564  # the prototype's floor
-    assert figures["chroma_ratio"] >= 0.8
+    assert figures["R"] >= 0.574  # the prototype reaches 0.5735 in this protocol
+    assert 0.85 <= figures["chroma_ratio"] <= 1.1
     assert figures["d_cf"] <= 6
