@@ -59,9 +59,10 @@ def _lacks_memory(error: BaseException) -> bool:
 
 def out_of_memory(error: BaseException) -> MemoryExceeded:
     """The error of a job whose allocation failed."""
+    words = " ".join(str(error).split()) or type(error).__name__  # libvips' go over several lines
     return MemoryExceeded(
-        f"It takes more memory than one scan may ({str(error).strip() or type(error).__name__}). Raise job_memory_mib, "
-        "or give the worker a machine with more memory; then `photochrom retry`."
+        f"It takes more memory than one scan may ({words}). Raise job_memory_mib, or give the worker a machine with "
+        "more memory; then `photochrom retry`."
     )
 
 

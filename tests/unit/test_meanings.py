@@ -55,6 +55,13 @@ def test_memory_that_is_not_there_is_no_broken_file(error: Exception) -> None:
     assert "job_memory_mib" in str(named)
 
 
+def test_a_lack_of_memory_is_told_in_one_line() -> None:
+    error = ValueError("unable to fetch from region\n  vips_tracked: out of memory -- size == 1MB\n")
+    told = str(meanings.from_exception(error))
+    assert "may (unable to fetch from region vips_tracked: out of memory -- size == 1MB). Raise" in told
+    assert "(MemoryError)" in str(meanings.out_of_memory(MemoryError()))
+
+
 def test_opencv_says_it_by_its_code() -> None:
     with pytest.raises(cv2.error) as raised:
         cv2.resize(np.zeros((2, 2), np.uint8), (0, 0))
