@@ -170,8 +170,12 @@ def train(
             precision=precision,
             start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
         )  # fmt: skip
-    for field in dataclasses.fields(result):
-        click.echo(f"{field.name}: {getattr(result, field.name)}")
+    for field in ("output", "weights", "steps", "photos"):
+        click.echo(f"{field}: {getattr(result, field)}")
+    if result.dropped:
+        click.echo(f"dropped: {len(result.dropped)} photos, named with the reason in {output / 'dropped.tsv'}")
+    measured = dataclasses.asdict(result.calibration)
+    click.echo("calibration: " + ", ".join(f"{field} {value:.4g}" for field, value in measured.items()))
     click.echo(f"Curves and samples: tensorboard --logdir {result.curves} (pip install tensorboard)")
     click.echo(f"Next: photochrom evaluate PHOTOS --weights {output}")
 
