@@ -21,6 +21,7 @@ from worker.learning_tables import VersionState
 from worker.serving import Serving
 
 LIGHT = np.linspace(0, 100, 64, dtype=np.float32)[None].repeat(64, axis=0)
+LIGHT[16:40, 16:40] = 80  # edges: a smooth gradient alone shows nothing and stays neutral
 
 
 @pytest.fixture
