@@ -48,6 +48,12 @@ def _pid(path: Path) -> int:
     return int(path.read_text())
 
 
+def _as_from_a_terminal() -> None:
+    """A test run that was itself started in the background, or by nohup, ignores these and would hand that down."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def _supervised(folder: Path, command: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
@@ -55,8 +61,7 @@ def _supervised(folder: Path, command: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # a test run that was itself started in the background has Ctrl-C ignored, and would hand that down
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_as_from_a_terminal,
     )
     try:
         yield process
