@@ -232,7 +232,8 @@ def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray, curves
     weights = run.output / "generator.npz"
     write_weights(players.generator, weights)
     write_weights(players.discriminator, run.output / "discriminator.npz")
-    some = held[:: max(1, len(held) // max(1, run.preset.holdout_photos))]  # whole sources may hold thousands
+    every = max(1, -(-len(held) // max(1, run.preset.holdout_photos)))  # whole sources may hold thousands
+    some = held[::every]
     result = calibrate(players.generator, pack, some, run.preset)
     write_version(run, result)
     return TrainResult(

@@ -120,7 +120,9 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.command()
 @click.argument("photos", metavar="PHOTOS…", type=FILE, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder of the run: weights, config, history, checkpoints.")
-@click.option("--preset", default="default", show_default=True, help="Recipe: default, textbook, …")
+@click.option(
+    "--preset", default="default", show_default=True, help="Recipe: default, finetune, adversarial or textbook."
+)
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Training time [default: the preset's].")
 @click.option("--steps", type=click.IntRange(1), help="Training steps, instead of a time.")
 @click.option("--sample", type=click.IntRange(1), help="Draw so many photos from all that are found.")
@@ -128,7 +130,9 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.option("--start", type=FILE, help="Generator weights (npz) to start from.")
 @click.option("--start-discriminator", type=FILE, help="Discriminator weights (npz) to start from.")
 @click.option("--cache", type=FOLDER, help="Folder for decoded photos, to share between runs [default: in --output].")
-@click.option("--hold-out", multiple=True, metavar="SOURCE", help="Keep this source (subfolder) out of training.")
+@click.option(
+    "--hold-out", multiple=True, metavar="SOURCE", help="Keep this source (subfolder) out of training, calibrate by it."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "mixed_float16", "mixed_bfloat16"]),
