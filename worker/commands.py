@@ -120,9 +120,7 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.command()
 @click.argument("photos", metavar="PHOTOS…", type=FILE, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder of the run: weights, config, history, checkpoints.")
-@click.option(
-    "--preset", default="default", show_default=True, help="Recipe: default, finetune, adversarial or textbook."
-)
+@click.option("--preset", default="default", show_default=True, help="default, finetune, adversarial or textbook.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Training time [default: the preset's].")
 @click.option("--steps", type=click.IntRange(1), help="Training steps, instead of a time.")
 @click.option("--sample", type=click.IntRange(1), help="Draw so many photos from all that are found.")
