@@ -221,7 +221,7 @@ def _refuse(header: Header, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise ScanUnsupported(
             f"The {kind} claims {header.width} × {header.height} px, more than the {max_pixels:,} allowed: "
-            f"raise max_pixels if it is a real scan."
+            f"raise max_megapixels if it is a real scan."
         )
     reason = _refusal(header)
     if reason:
