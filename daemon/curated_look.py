@@ -28,7 +28,6 @@ from worker.tables import RootState
 logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.25
-LEASE_S: Final = 20.0
 #: beyond the settle time; a file that somebody still writes to is left for the next look
 PATIENCE_S: Final = 5.0
 
@@ -77,7 +76,7 @@ def _hold(database: Database, root: RootSettings, watcher: str) -> bool:
     with database.writing() as session:
         row = files.watch_root(
             session, name=CURATED_ROOT, path=os.fsencode(root.path), output=b"", mode=roots.watch_mode(root, mount),
-            fs_type=mount.fs_type, identity=dataclasses.asdict(identity), watcher=watcher, lease_s=LEASE_S,
+            fs_type=mount.fs_type, identity=dataclasses.asdict(identity), watcher=watcher, lease_s=files.ROOT_LEASE_S,
         )  # fmt: skip
         return row is not None and row.state is RootState.ONLINE
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from daemon.broker import check_broker
 from daemon.questions import as_json, print_json, record
+from worker import files, leases
 from worker.db import after
 from worker.errors import ExitCode, PhotochromError
 from worker.overview import database_time
@@ -75,8 +76,8 @@ def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
     what = f"root {display(root.path)}"
     if root.state is RootState.OFFLINE:
         return Sign(what, False, f"offline: {root.reason}")
-    age_s = (now - root.scanned_at).total_seconds() if root.scanned_at else None
-    if root.watcher is None or root.watcher_until is None or root.watcher_until < now:
+    age_s = max(0.0, (now - root.scanned_at).total_seconds()) if root.scanned_at else None
+    if root.watcher is None or leases.ended_by(now, root.watcher_until, leases.LONGER_ELSEWHERE * files.ROOT_LEASE_S):
         return Sign(what, False, "nobody watches it. Start `photochrom up` or `photochrom watch`.", age_s)
     if age_s is None:
         return Sign(what, True, "its first scan is under way")

@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
 DISPATCH_S: Final = 0.5
-ROOT_LEASE_S: Final = 20.0
 SPACE_S: Final = 2.0
 SCHEMA_S: Final = 5.0
 REPORT_S: Final = 5.0
@@ -135,7 +134,7 @@ class Watcher:
         steps: list[tuple[Callable[[], object], float]] = [
             (lambda: self._refuse_another_schema(stop), SCHEMA_S),
             (self.dispatcher.make_room, SPACE_S),
-            (self.hold, ROOT_LEASE_S / 4),
+            (self.hold, files.ROOT_LEASE_S / 4),
             (self.dispatcher.dispatch, DISPATCH_S),
             (self.dispatcher.dispatch_curated, DISPATCH_S),
             (self.dispatcher.sweep, self.settings.sweep_s),
@@ -180,7 +179,7 @@ class Watcher:
                 fs_type=mount_of(root.settings.path).fs_type,
                 identity=dataclasses.asdict(identity),
                 watcher=self.name,
-                lease_s=ROOT_LEASE_S,
+                lease_s=files.ROOT_LEASE_S,
                 trouble=self.dispatcher.paused.get(root.settings.key, ""),
             )
             return identity if row is not None and row.state is RootState.ONLINE else None

@@ -6,11 +6,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from worker import leases
 from worker.db import after
 from worker.errors import CuratedRefused
 from worker.learning_tables import CuratedPhoto, CuratedState
 from worker.tables import SourceFile
 
+LEASE_S: Final = 60.0
 #: a check that ended with its worker so often is not tried again
 MOST_LOST: Final = 3
 #: how a reason begins that no operator may overrule
@@ -48,7 +50,7 @@ def submit(session: Session, file: SourceFile, sha256: str) -> bool:
 
 
 def _free() -> sa.ColumnElement[bool]:
-    unleased = sa.or_(CuratedPhoto.lease_until.is_(None), CuratedPhoto.lease_until < after(0))
+    unleased = sa.or_(CuratedPhoto.lease_until.is_(None), leases.is_void(CuratedPhoto.lease_until, 2 * LEASE_S))
     return sa.and_(CuratedPhoto.state == CuratedState.PENDING, unleased)
 
 
@@ -57,8 +59,8 @@ def waiting(session: Session) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(CuratedPhoto).where(_free())) or 0
 
 
-def claim(session: Session, lease_s: float) -> CuratedPhoto | None:
-    """Take the next photo to check, for so many seconds; None when there is none.
+def claim(session: Session, lease_s: float = LEASE_S) -> CuratedPhoto | None:
+    """Take the next photo to check, for at most LEASE_S seconds; None when there is none.
 
     One whose check has ended with its worker too often is rejected on the way.
     """

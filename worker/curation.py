@@ -27,7 +27,6 @@ from worker.tables import Root
 
 logger = logging.getLogger(__name__)
 
-LEASE_S: Final = 60.0
 #: a worker checks for so long and then looks at its queue again
 TURN_S: Final = 5.0
 MOST_BYTES: Final = 512 << 20
@@ -43,7 +42,7 @@ def check_waiting(database: Database, settings: Settings) -> int:
     began_s, count = time.monotonic(), 0
     while time.monotonic() - began_s < TURN_S:
         with database.writing() as session:
-            photo = curated.claim(session, LEASE_S)
+            photo = curated.claim(session)
             root = session.get(Root, photo.root) if photo else None
             base = root.path if root else b""
         if photo is None:

@@ -4,13 +4,17 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from worker import leases
 from worker.db import after
 from worker.tables import FileState, Root, RootState, SourceFile, display
+
+#: a right to watch a root that is not renewed for so long is void
+ROOT_LEASE_S: Final = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +73,7 @@ def watch_root(
             sa.or_(
                 Root.watcher.is_(None),
                 Root.watcher == watcher,
-                Root.watcher_until < after(0),
-                Root.watcher_until > after(10 * lease_s),  # from before the clock was put back
+                leases.is_void(Root.watcher_until, leases.LONGER_ELSEWHERE * lease_s),
             ),
         )
         .values(watcher=watcher, watcher_until=after(lease_s))

@@ -12,7 +12,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from worker import strikes
+from worker import leases, strikes
 from worker.db import after
 from worker.errors import JobMoved, PhotochromError, Settles
 from worker.strikes import Strikes
@@ -285,8 +285,7 @@ def missed(session: Session, root: str) -> Sequence[Job]:
 
 
 def _void(rules: Strikes) -> sa.ColumnElement[bool]:
-    """The lease ran out; or the clock was put back, and it would not for hours."""
-    return sa.or_(Job.lease_until < after(0), Job.lease_until > after(10 * rules.lease_s))
+    return leases.is_void(Job.lease_until, leases.LONGER_ELSEWHERE * rules.lease_s)
 
 
 def anything_expired(session: Session, rules: Strikes) -> bool:

@@ -167,7 +167,7 @@ def do(trigger: str) -> None:
 
 def _left_over(database: Database) -> bool:
     """Whether there is an interrupted run to go on with; waits out the lease of a process on a host that is gone."""
-    give_up_s = time.monotonic() + training_runs.LEASE_S + LEASE_POLL_S
+    give_up_s = time.monotonic() + training_runs.LONGEST_LEASE_S + LEASE_POLL_S
     while True:
         with database.reading() as session:
             interrupted = training_runs.interrupted(session)

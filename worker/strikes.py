@@ -24,7 +24,7 @@ class Strikes:
         lost: strikes for lost workers before quarantine.
         retry_s: pause after the first error, seconds; doubles with each.
         wait_s: first pause, seconds, after an error for which the scan is not to blame; doubles up to LONGEST_WAIT_S.
-        lease_s: how long a claim is valid; ten times as much tells that a clock was put back since.
+        lease_s: how long a claim is valid.
     """
 
     failures: int

@@ -10,12 +10,14 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from worker import curated
+from worker import curated, leases
 from worker.db import after
 from worker.errors import TrainingTaken
 from worker.learning_tables import CuratedPhoto, RunState, TrainingRun
 
 LEASE_S: Final = 60.0
+#: a lease that ends later than this is from before the clock was put back; it may have been so by less unnoticed
+LONGEST_LEASE_S: Final = 2 * LEASE_S
 #: a run that ended its process so often is given up: something in it kills
 MOST_CLAIMS: Final = 25
 
@@ -66,17 +68,11 @@ def begin(session: Session, *, trigger: str, least_new: int, holder: str) -> tup
 
 def _go_on(session: Session, run: TrainingRun, trigger: str, holder: str) -> tuple[TrainingRun, bool]:
     """Take over a run whose process is gone; leave one alone that is under way."""
-    free = TrainingRun.lease_until < after(0)
-    if not is_alive(run.holder):
-        free = sa.true()
     taken = session.execute(
         sa.update(TrainingRun)
-        .where(
-            TrainingRun.id == run.id, TrainingRun.claim_no == run.claim_no,
-            sa.or_(TrainingRun.lease_until.is_(None), free),
-        )
+        .where(TrainingRun.id == run.id, TrainingRun.claim_no == run.claim_no, _nobody_works_on(run, asks=holder))
         .values(claim_no=TrainingRun.claim_no + 1, holder=holder, lease_until=after(LEASE_S))
-    )  # fmt: skip
+    )
     if taken.rowcount != 1:  # type: ignore[attr-defined]
         return _skipped(session, trigger, f"Nothing to do: run {run.id} is under way ({run.holder})."), False
     session.refresh(run)
@@ -133,16 +129,31 @@ def _guarded(session: Session, run: TrainingRun, values: dict[str, Any]) -> None
         raise TrainingTaken(f"Run {run.id} is no longer this process's; another one has gone on with it.")
 
 
+def _nobody_works_on(run: TrainingRun, asks: str = "") -> sa.ColumnElement[bool]:
+    """Its process has let go of it, has died, or has lost its lease.
+
+    A process that is seen to work on this host keeps it also without a lease: the clock may have jumped ahead since it
+    renewed. `asks` is who wants to know, who is of course at work.
+    """
+    let_go = TrainingRun.lease_until.is_(None)
+    if not is_alive(run.holder):
+        return sa.true()
+    if run.holder != asks and is_at_work(run.holder):
+        return let_go
+    return sa.or_(let_go, leases.is_void(TrainingRun.lease_until, LONGEST_LEASE_S))
+
+
 def under_way(session: Session) -> bool:
     """Is a run being worked on now?"""
-    found = sa.select(TrainingRun.id).where(TrainingRun.state == RunState.RUNNING, TrainingRun.lease_until > after(0))
-    return session.scalar(found.limit(1)) is not None
+    return interrupted(session) is False
 
 
 def interrupted(session: Session) -> bool | None:
     """Is there a run that nobody works on any more? None when there is none at all; False while one is under way."""
     run = session.scalars(sa.select(TrainingRun).where(TrainingRun.state == RunState.RUNNING)).one_or_none()
-    return None if run is None else not (under_way(session) and is_alive(run.holder))
+    if run is None:
+        return None
+    return session.scalar(sa.select(TrainingRun.id).where(TrainingRun.id == run.id, _nobody_works_on(run))) is not None
 
 
 def latest(session: Session) -> TrainingStatus | None:
@@ -170,16 +181,33 @@ def this_process() -> str:
 
 def is_alive(holder: str) -> bool:
     """Whether a holder's process runs; True for other hosts, whose leases have to run out."""
-    host, _, rest = holder.rpartition(":")[0].rpartition(":")
-    pid = rest
-    if host != socket.gethostname() or not pid.isdigit():
-        return True
-    return _started(int(pid)) == holder.rpartition(":")[2]
+    ours = _on_this_host(holder)
+    return ours is None or _started(ours[0]) == ours[1]
+
+
+def is_at_work(holder: str) -> bool:
+    """Whether a holder's process is seen to run on this host; False for what is stopped, and where nothing tells."""
+    ours = _on_this_host(holder)
+    seen = _state(ours[0]) if ours else None
+    return ours is not None and seen is not None and seen[1] == ours[1] and seen[0] not in "Tt"
+
+
+def _on_this_host(holder: str) -> tuple[int, str] | None:
+    """Process id and start of a holder on this host; None for other hosts'."""
+    host, _, pid = holder.rpartition(":")[0].rpartition(":")
+    return (int(pid), holder.rpartition(":")[2]) if host == socket.gethostname() and pid.isdigit() else None
 
 
 def _started(pid: int) -> str:
     """When a process started, in the kernel's ticks; "" when there is none, or the kernel does not tell."""
+    seen = _state(pid)
+    return seen[1] if seen else ""
+
+
+def _state(pid: int) -> tuple[str, str] | None:
+    """State letter and start of a process (proc(5)); None when there is none but its exit code, or nothing tells."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (fields[0], fields[19]) if len(fields) > 19 and fields[0] not in "ZXx" else None

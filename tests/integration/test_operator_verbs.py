@@ -146,6 +146,8 @@ def test_health_looks_end_to_end(root: Path, state_database: Database) -> None:
     health("root")
     change(Root, scanned_at=after(0), watcher_until=after(-1))
     health("root")
+    change(Root, scanned_at=after(7200), watcher_until=after(7200))  # its watcher died, then the clock was put back
+    health("root")
 
 
 def test_health_without_a_record(tmp_path: Path, state_dir: Path) -> None:

@@ -141,12 +141,10 @@ def test_resuming_starts_no_new_run_and_records_nothing(
     monkeypatch.setattr(retrain_commands, "_record", lambda _: contextlib.nullcontext(record))
     monkeypatch.setattr(retrain_commands, "use_device", lambda _: None)
     monkeypatch.setattr(retrain_commands, "LEASE_POLL_S", 0.01)
-    monkeypatch.setattr(training_runs, "LEASE_S", 0.05)
+    monkeypatch.setattr(training_runs, "LONGEST_LEASE_S", 0.05)  # so long it waits for another process's end
     retrain_commands.do(queue.RESUME)
     assert begun == []
-    monkeypatch.setattr(training_runs, "LEASE_S", 60.0)
     row = start(record)
-    monkeypatch.setattr(training_runs, "LEASE_S", 0.05)
     retrain_commands.do(queue.RESUME)  # it is being worked on, by this very process
     assert begun == []
     with record.writing() as session:

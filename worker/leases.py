@@ -1,0 +1,26 @@
+"""Leases: who holds a row, until when, and how one of a holder that died is known, whatever the clock did since."""
+
+import datetime as dt
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from worker.db import after
+
+#: where the length of a lease is a setting, another host may have set one longer, but hardly so many times
+LONGER_ELSEWHERE: Final = 10
+
+
+def is_void(lease_until: Any, longest_s: float) -> sa.ColumnElement[bool]:
+    """The lease ran out; or the clock was put back since it was given, and it would not run out for hours.
+
+    Args:
+        lease_until: the column.
+        longest_s: no lease is given for so long: one that ends later is from before the clock was put back.
+    """
+    return sa.or_(lease_until < after(0), lease_until > after(longest_s))
+
+
+def ended_by(now: dt.datetime, lease_until: dt.datetime | None, longest_s: float) -> bool:
+    """The same of a value that was read, at the database's time `now`; no lease is one that has ended."""
+    return lease_until is None or not now <= lease_until <= now + dt.timedelta(seconds=longest_s)
