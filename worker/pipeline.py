@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from model import device
 from model.store import Store
-from worker import fault, jobs, log, originals, publish, recovery, scans, sidecar, strikes, training_runs, twins
+from worker import fault, jobs, limits, log, originals, publish, recovery, scans, sidecar, strikes, training_runs, twins
 from worker.db import Database, SchemaGuard, open_database
 from worker.deriving import derive, judge
 from worker.errors import (
@@ -51,7 +51,7 @@ class Bench:
 
 @functools.cache
 def prepare() -> Bench:
-    """Load and warm everything before the first claim."""
+    """Load and warm everything before the first claim; from then on the process's limits are in force."""
     settings = load()
     try:
         device.choose(settings.device)
@@ -62,8 +62,15 @@ def prepare() -> Bench:
     serving = Serving(Store(settings.models), database)
     colorizer = serving.champion()
     name = f"{recovery.worker_name()}{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    bench = Bench(settings, database, serving, name, SchemaGuard(database))
+    # Last, so that what was loaded does not count; and here, so that no job is ever done without.
+    limits.apply(
+        memory_mib=settings.job_memory_mib,
+        max_megapixels=settings.max_megapixels,
+        processes=settings.worker_processes,
+    )
     logger.info("worker_ready", extra={"worker": name, "device": colorizer.device, "model": colorizer.version.name})
-    return Bench(settings, database, serving, name, SchemaGuard(database))
+    return bench
 
 
 def _paused(bench: Bench) -> bool:
@@ -101,8 +108,7 @@ def run(job_id: int) -> None:
             logger.info("job_not_claimed")
             return
         fault.point("claimed")
-        with _lease(bench, job):
-            _settle(bench, job)
+        _settle(bench, job)
         fault.point("finished")
 
 
@@ -110,7 +116,8 @@ def _settle(bench: Bench, job: Job) -> None:
     """Work on a claimed job and put what came of it into its row."""
     try:
         try:
-            _colour(bench, job)
+            with _lease(bench, job):
+                _colour(bench, job)
         except JobMoved:
             raise
         except PhotochromError as error:
@@ -137,7 +144,7 @@ def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
 
 @contextlib.contextmanager
 def _lease(bench: Bench, job: Job) -> Iterator[None]:
-    """Renew the lease in the background until the work ends."""
+    """Renew the lease in the background until the work ends; raises what the thread cannot start for."""
     done = threading.Event()
 
     def renew() -> None:
@@ -147,7 +154,7 @@ def _lease(bench: Bench, job: Job) -> Iterator[None]:
                     jobs.renew(session, job, bench.settings.lease_s)
             except JobMoved:
                 return  # the fence stops the work where it would do harm
-            except sa.exc.SQLAlchemyError:
+            except (sa.exc.SQLAlchemyError, MemoryError):  # the next beat may find the database, or memory, again
                 logger.warning("lease_not_renewed", exc_info=True)
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
