@@ -13,7 +13,7 @@ from typing import Any
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready
 
-from worker import jobs, limits, log, queue, recovery
+from worker import jobs, log, queue, recovery
 from worker.attention import Attention
 from worker.settings import TRAINER, load
 
@@ -93,10 +93,4 @@ def _prepare(**_: Any) -> None:
         return
     from worker import pipeline
 
-    pipeline.prepare()
-    settings = load()
-    limits.apply(
-        memory_mib=settings.job_memory_mib,
-        max_megapixels=settings.max_megapixels,
-        processes=settings.worker_processes,
-    )
+    pipeline.prepare()  # where that fails (the database is away), it is done again with the first job

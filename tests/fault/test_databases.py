@@ -1,14 +1,18 @@
 """Locked, restarted, cut-off and crowded databases, and two workers that want one job."""
 
+import contextlib
 import os
 import pwd
+import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from cells import Cell
@@ -119,3 +123,68 @@ def test_postgresql_connections_cut(on_postgresql: Plant, cell: Cell) -> None:
     ended = time.time()
     cell.recovered("all PostgreSQL connections cut between publishing and recording", plant.settle("cut", 3) - ended)
     assert_invariants(plant, originals, "cut")
+
+
+class Slots:
+    """All connections that a PostgreSQL server has for anybody, held from outside."""
+
+    def __init__(self, server: str) -> None:
+        """`server`: its URL, of a superuser, so that the slots kept for one are taken too."""
+        url = sa.make_url(server)
+        self._told = {"host": str(url.query["host"]), "user": str(url.username), "dbname": str(url.database)}
+        self._held = [psycopg.connect(**self._told, autocommit=True)]
+
+    def take(self) -> int:
+        """Cut off whoever works in the database `plant`, and take what is free; how many were cut off."""
+        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'plant'"
+        row = self._held[0].execute(query).fetchone()
+        with contextlib.suppress(psycopg.OperationalError):  # sorry, too many clients already
+            while True:
+                self._held.append(psycopg.connect(**self._told, autocommit=True))
+        return int(row[0]) if row else 0
+
+    def hold(self, seconds: float) -> None:
+        """Until nobody else has had one for so long."""
+        deadline, since = time.monotonic() + 120, time.monotonic()
+        while time.monotonic() - since < seconds:
+            since = time.monotonic() if self.take() else since
+            assert time.monotonic() < deadline, "others still get connections"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        for connection in self._held:
+            connection.close()
+
+
+def memory_limit_bytes(pid: int) -> int:
+    return resource.prlimit(pid, resource.RLIMIT_DATA)[0]
+
+
+@pytest.mark.parametrize("fate", ["goes on", "is killed"])
+def test_postgresql_slots_taken(on_postgresql: Plant, _postgresql_server: str, cell: Cell, fate: str) -> None:
+    """Nobody gets a connection for 20 s: a job ends that cannot be recorded, or its process does and a new one starts.
+
+    Scans come meanwhile, too.
+    """
+    plant, folder = on_postgresql, f"slots-{fate}"
+    point, what = {"goes on": ("published", signal.SIGCONT), "is killed": ("inference", signal.SIGKILL)}[fate]
+    plant.arm(point, "stop")
+    originals = plant.drop(folder, 3)
+    plant.wait_jobs(folder, 3)
+    plant.hit(point)
+    (child,) = plant.coloring()
+    plant.database.dispose()
+    slots = Slots(_postgresql_server)
+    try:
+        slots.hold(1)
+        os.kill(child, what)
+        more = plant.drop(f"{folder}-meanwhile", 2)
+        slots.hold(20)
+    finally:
+        slots.close()
+    ended = time.time()
+    last = max(plant.settle(folder, 3), plant.settle(f"{folder}-meanwhile", 2))
+    assert_invariants(plant, originals, folder)
+    assert_invariants(plant, more, f"{folder}-meanwhile")
+    assert memory_limit_bytes(plant.child()) != resource.RLIM_INFINITY, "a colouring process works without its limits"
+    cell.recovered(f"all PostgreSQL connections taken for 20 s, the colouring process {fate}", last - ended)

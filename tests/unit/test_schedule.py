@@ -88,7 +88,6 @@ def test_a_training_process_is_nicer_than_a_colouring_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(tasks.os, "nice", nice.append)
     monkeypatch.setattr(tasks.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
     monkeypatch.setattr(pipeline, "prepare", lambda: None)
-    monkeypatch.setattr(tasks.limits, "apply", lambda **_: None)
     monkeypatch.delenv(TRAINER, raising=False)
     tasks._prepare()
     monkeypatch.setenv(TRAINER, "1")
