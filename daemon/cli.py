@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import sys
+import traceback
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -81,8 +83,40 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except PhotochromError as error:
-            click.echo(f"photochrom: {error}", err=True)
-            ctx.exit(error.exit_code)
+            _end(ctx, error, error)
+        except Exception as error:
+            told = _from_database(error)
+            if told is None:
+                raise  # a fault of ours, with its traceback
+            _end(ctx, told, error)
+
+
+def _from_database(error: Exception) -> PhotochromError | None:
+    """An error of the database in one sentence; None for every other error."""
+    if "sqlalchemy" not in sys.modules:  # nor does looking whether it is one load it
+        return None
+    from sqlalchemy.exc import DBAPIError
+
+    from worker.database_errors import in_words
+
+    return in_words(error) if isinstance(error, DBAPIError) else None
+
+
+def _end(ctx: click.Context, told: PhotochromError, error: Exception) -> NoReturn:
+    """One sentence and the exit code; with the log level `debug` the traceback before it."""
+    if _debugging():
+        traceback.print_exception(error)
+    click.echo(f"photochrom: {told}", err=True)
+    ctx.exit(told.exit_code)
+
+
+def _debugging() -> bool:
+    from worker.settings import load
+
+    try:
+        return load().log_level == "debug"
+    except PhotochromError:  # the settings are what is wrong
+        return False
 
 
 @click.group(

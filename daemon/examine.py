@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from daemon import roots
 from daemon.broker import check_broker
+from worker.database_errors import in_words
 from worker.db import open_database, refuse_unmigrated
 from worker.errors import ExitCode, PhotochromError
 from worker.mounts import mount_of
@@ -42,6 +45,9 @@ def _finding(what: str, look: Callable[[Settings], str], settings: Settings) -> 
         return Finding(what, True, look(settings))
     except PhotochromError as error:
         return Finding(what, False, str(error), error.exit_code)
+    except DBAPIError as error:
+        told = in_words(error)
+        return Finding(what, False, str(told), told.exit_code)
 
 
 def _folders(settings: Settings) -> list[Finding]:

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from daemon.broker import check_broker
 from daemon.questions import as_json, print_json, record
 from worker import files, leases
+from worker.database_errors import in_words
 from worker.db import after
 from worker.errors import ExitCode, PhotochromError
 from worker.overview import database_time
@@ -59,8 +60,10 @@ def signs(settings: Settings) -> list[Sign]:
             for root in session.scalars(sa.select(Root).order_by(Root.name)):
                 found.append(_root(root, now, settings.scan_interval_s))
             found += [_waiting(session, now), _claims(session)]
-    except (PhotochromError, sa.exc.SQLAlchemyError) as error:
-        found.append(Sign("database", False, str(error).splitlines()[0]))
+    except PhotochromError as error:
+        found.append(Sign("database", False, str(error)))
+    except sa.exc.DBAPIError as error:
+        found.append(Sign("database", False, str(in_words(error))))
     return found + list(_disks(settings))
 
 

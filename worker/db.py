@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
+from worker.database_errors import advice_on, first_line
 from worker.errors import DatabaseNewer, DatabaseUnusable
 from worker.mounts import mount_of
 
@@ -111,7 +112,8 @@ def open_database(url: str) -> Database:
             pass
     except (SQLAlchemyError, OSError, ImportError) as error:
         raise DatabaseUnusable(
-            f"The database at {without_password(url)} cannot be opened: {_first_line(error)}. Correct database_url."
+            f"The database at {without_password(url)} cannot be opened: {first_line(error)}. "
+            f"{advice_on(error) or 'Correct database_url.'}"
         ) from error
     return Database(engine)
 
@@ -174,8 +176,8 @@ def migrate(url: str) -> None:
         command.upgrade(alembic_config(database), "head")
     except (SQLAlchemyError, CommandError) as error:
         raise DatabaseUnusable(
-            f"The database at {without_password(url)} could not be migrated: {_first_line(error)}. "
-            "Nothing is lost; see the log, then start again."
+            f"The database at {without_password(url)} could not be migrated: {first_line(error)}. "
+            f"{advice_on(error) or 'See the log, then start again.'} Nothing is lost."
         ) from error
     finally:
         database.dispose()
@@ -273,16 +275,11 @@ def missing_file(url: str) -> Path | None:
         parsed = sa.make_url(url)
     except SQLAlchemyError as error:
         raise DatabaseUnusable(
-            f"database_url is no SQLAlchemy URL: {_first_line(error)}. Correct database_url."
+            f"database_url is no SQLAlchemy URL: {first_line(error)}. Correct database_url."
         ) from error
     if parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file():
         return None
     return Path(parsed.database or "")
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return str(cause).strip().splitlines()[0].rstrip(".") if str(cause).strip() else type(cause).__name__
 
 
 def without_password(url: str) -> str:
