@@ -35,8 +35,17 @@ RESUME: Final = "resume"
 RETRAIN_LIMIT_S: Final = 7 * 24 * 3600
 #: a request to check curated photos is renewed long before
 CURATE_EXPIRES_S: Final = 60
-#: a back-stop only: leases in the table are what recovers a job; must exceed the longest job
-VISIBILITY_TIMEOUT_S: Final = 3600
+#: a back-stop only: leases in the table are what recovers a job
+LEAST_VISIBILITY_TIMEOUT_S: Final = 3600
+
+
+def visibility_timeout_s(settings: Settings) -> float:
+    """When the broker hands a message to another worker, because it was not acknowledged: never while its job may last.
+
+    It would do no harm: the other worker finds the job claimed and drops the message. But it would be sent for nothing,
+    again after each such time.
+    """
+    return max(LEAST_VISIBILITY_TIMEOUT_S, 2 * settings.job_limit_s)
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -47,7 +56,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     retries, because the row says all that; spawned children, because TensorFlow does not survive a fork.
     """
     transport = {
-        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "visibility_timeout": visibility_timeout_s(settings),
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
@@ -63,7 +72,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker,
         "broker_transport_options": transport,
-        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "visibility_timeout": visibility_timeout_s(settings),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_serializer": "json",

@@ -31,6 +31,14 @@ def test_beat_sends_retraining_when_the_cron_says_so_and_lets_a_missed_one_go() 
     assert 0 < schedule["options"]["expires"] <= 3600  # schedules that nobody took do not pile up
 
 
+@pytest.mark.parametrize("limit_s", [1, 900, 3600, 86400])
+def test_no_job_outlives_the_time_after_which_the_broker_sends_its_message_again(limit_s: float) -> None:
+    sent = queue.celery_settings(Settings(job_limit_s=limit_s))
+    assert sent["task_time_limit"] == limit_s
+    times_s = {sent["visibility_timeout"], sent["broker_transport_options"]["visibility_timeout"]}
+    assert len(times_s) == 1 and times_s.pop() > limit_s
+
+
 def test_a_schedule_that_beat_slept_through_is_not_caught_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
     when = queue.celery_settings(Settings(retrain_cron="0 2 * * 6"))["beat_schedule"]["retrain"]["schedule"]
     app = Celery(set_as_current=False)
