@@ -12,6 +12,7 @@ import tensorflow as tf
 from model.config import AB_RANGE, Sampling
 from model.film import age, film_lightness
 from model.photos import Pack
+from model.rarity import rarity_table
 
 
 def photo_weights(pack: Pack, indices: np.ndarray, sampling: Sampling) -> np.ndarray:
@@ -23,10 +24,7 @@ def photo_weights(pack: Pack, indices: np.ndarray, sampling: Sampling) -> np.nda
     counts = np.bincount(pack.sources[indices], minlength=len(pack.source_names)).astype(np.float64)
     source = counts[pack.sources[indices]] ** (sampling.source_power - 1)
     histograms = pack.histograms[indices].astype(np.float64)
-    common = histograms.mean(0)
-    occupied = common > 0
-    rare = np.where(occupied, 1 / (0.5 * common + 0.5 / occupied.sum()), 0)
-    rarity = histograms @ rare
+    rarity = histograms @ rarity_table(histograms.mean(0))
     weight = source * np.clip(rarity / rarity.mean(), 0.25, 4.0) ** sampling.rarity_power
     return weight / weight.sum()
 

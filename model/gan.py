@@ -17,9 +17,10 @@ from model.config import Phase, Preset
 from model.losses import discriminator_loss, generator_loss, l1
 from model.networks import build_discriminator, build_generator, encoder_layers
 from model.precision import LossScale, mix
+from model.vividness import PerceptualDistance, PixelRarity, VividTerms
 
-#: what a step returns, in this order
-LOSSES = ("g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio")
+#: what a step returns, in this order; `g_l1` is without weights, `g_perceptual` 0 where the phase has no such term
+LOSSES = ("g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio", "g_perceptual")
 
 Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -27,12 +28,17 @@ Step = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 class Adversaries:
     """Generator, discriminator, their Adams and the generator's running mean (EMA)."""
 
-    def __init__(self, preset: Preset, policy: str = "float32") -> None:
+    def __init__(self, preset: Preset, policy: str = "float32", common: np.ndarray | None = None) -> None:
         """Build both nets with the weights that Keras' seed gives them.
 
         Args:
             preset: the recipe.
             policy: what the generator computes in, as `model.precision.chosen` gives it.
+            common: how common each colour is in the training photos, as `photos.colour_histogram`; needed where a
+                phase minds rare colours.
+
+        Raises:
+            ConfigError: a phase has a perceptual term, and the ImageNet weights for it are not installed.
         """
         self.preset = preset
         self.generator = build_generator(preset.architecture)
@@ -46,6 +52,19 @@ class Adversaries:
         self.adams = [self._adam(0.0), self._adam(0.0)]
         for adam, variables in zip(self.adams, self._parts, strict=True):
             adam.build(variables)
+        self._common = common
+        # last, so that the other nets' first weights are those of a run without it
+        minds = any(phase.perceptual_weight > 0 for phase in preset.phases)
+        self._perceptual = PerceptualDistance(preset.architecture.kind, policy) if minds else None
+
+    def _terms(self, phase: Phase) -> VividTerms:
+        """What the phase has beside GAN + λ·L1."""
+        rarity = None
+        if phase.pixel_rarity_power > 0:
+            if self._common is None:
+                raise ValueError("Which colours are rare is not known; give `common`.")
+            rarity = PixelRarity(self._common, phase.pixel_rarity_power)
+        return VividTerms(rarity, self._perceptual if phase.perceptual_weight > 0 else None, phase.perceptual_weight)
 
     def _adam(self, rate: float) -> keras.optimizers.Adam:
         return keras.optimizers.Adam(rate, beta_1=self.preset.beta_1)
@@ -86,7 +105,7 @@ class Adversaries:
             for variable in adam.variables:
                 variable.assign(ops.zeros_like(variable))
         steps = {"l1": self._l1_step, "critic": self._critic_step, "adversarial": self._adversarial_step}
-        step = steps[phase.objective]
+        step, terms = steps[phase.objective], self._terms(phase)
         trains_encoder = phase.encoder_rate > 0
         for layer in encoder_layers(self.generator):
             layer.trainable = trains_encoder  # a frozen layer's running statistics stand still too
@@ -94,7 +113,7 @@ class Adversaries:
         @tf.function
         def compiled(light: tf.Tensor, colour: tf.Tensor, rate: tf.Tensor, gan_weight: tf.Tensor) -> tf.Tensor:
             rates = (rate, rate * phase.encoder_rate) if trains_encoder else (rate,)
-            return step(light, colour, rates, gan_weight)
+            return step(light, colour, rates, gan_weight, terms)
 
         return compiled
 
@@ -119,30 +138,34 @@ class Adversaries:
         for mean, variable in zip(self.average, self.generator.weights, strict=True):
             mean.assign_add((1 - decay) * (variable.value - mean))
 
-    def _l1_step(self, light: tf.Tensor, colour: tf.Tensor, rates: Any, _: tf.Tensor) -> tf.Tensor:
+    def _l1_step(self, light: tf.Tensor, colour: tf.Tensor, rates: Any, _: tf.Tensor, terms: VividTerms) -> tf.Tensor:
         with tf.GradientTape() as tape:
             ours = self.generator(light, training=True)
-            distance = l1(ours, colour)
-            loss = self.loss_scale.scaled(self.preset.l1_weight * distance)
+            distance, perceived = l1(ours, colour, terms.pixel_weights(colour)), terms.perceived(light, ours, colour)
+            total = self.preset.l1_weight * distance + terms.perceptual_weight * perceived
+            loss = self.loss_scale.scaled(total)
         self._apply(tape, loss, rates)
         self._follow()
-        return _stacked(0.0, distance, 0.0, 0.0, ours, colour)
+        return _stacked(0.0, 0.0, 0.0, perceived, ours, colour)
 
-    def _critic_step(self, light: tf.Tensor, colour: tf.Tensor, _: Any, __: tf.Tensor) -> tf.Tensor:
+    def _critic_step(self, light: tf.Tensor, colour: tf.Tensor, _: Any, __: tf.Tensor, ___: VividTerms) -> tf.Tensor:
         ours = self.generator(light, training=False)
         losses = self._teach(light, colour, ours)
-        return _stacked(0.0, l1(ours, colour), losses[1], losses[2], ours, colour)
+        return _stacked(0.0, losses[1], losses[2], 0.0, ours, colour)
 
-    def _adversarial_step(self, light: tf.Tensor, colour: tf.Tensor, rates: Any, gan_weight: tf.Tensor) -> tf.Tensor:
+    def _adversarial_step(
+        self, light: tf.Tensor, colour: tf.Tensor, rates: Any, gan_weight: tf.Tensor, terms: VividTerms
+    ) -> tf.Tensor:
         with tf.GradientTape() as tape:
             ours = self.generator(light, training=True)
             fake = self.discriminator(_seen(light, ours), training=False)
-            losses = generator_loss(fake, ours, colour, gan_weight, self.preset.l1_weight)
-            loss = self.loss_scale.scaled(losses[0])
+            weights, perceived = terms.pixel_weights(colour), terms.perceived(light, ours, colour)
+            losses = generator_loss(fake, ours, colour, gan_weight, self.preset.l1_weight, weights)
+            loss = self.loss_scale.scaled(losses[0] + terms.perceptual_weight * perceived)
         self._apply(tape, loss, rates)
         self._follow()
         judged = self._teach(light, colour, tf.stop_gradient(ours))
-        return _stacked(losses[1], losses[2], judged[1], judged[2], ours, colour)
+        return _stacked(losses[1], judged[1], judged[2], perceived, ours, colour)
 
     def _teach(self, light: tf.Tensor, colour: tf.Tensor, ours: tf.Tensor) -> tf.Tensor:
         """One step of the discriminator; real and fake in one batch, so that its spectral norms are taken once."""
@@ -183,9 +206,9 @@ def _seen(light: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
     return ops.concatenate([ops.average_pool(light, 2, 2), colour], axis=-1)
 
 
-def _stacked(gan: Any, distance: Any, real: Any, fake: Any, ours: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
+def _stacked(gan: Any, real: Any, fake: Any, perceived: Any, ours: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
     ratio = ops.mean(_chroma(ours)) / (ops.mean(_chroma(colour)) + 1e-6)
-    return ops.stack([ops.cast(v, "float32") for v in (gan, distance, real, fake, ratio)])
+    return ops.stack([ops.cast(v, "float32") for v in (gan, l1(ours, colour), real, fake, ratio, perceived)])
 
 
 def _chroma(colour: tf.Tensor) -> tf.Tensor:

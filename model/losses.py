@@ -12,14 +12,23 @@ def binary_cross_entropy(logits: Tensor, label: float) -> Tensor:
     return ops.mean(ops.softplus(logits) - label * logits)
 
 
-def l1(colour: Tensor, target: Tensor) -> Tensor:
-    """Mean |Δ(ab/110)| over pixels and both axes; colours are ab/110 of any equal shape. Scalar in 0..2."""
-    return ops.mean(ops.abs(colour - target))
+def l1(colour: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean |Δ(ab/110)| over pixels and both axes. Scalar in 0..2.
+
+    Args:
+        colour: ab/110, any shape.
+        target: the same.
+        weights: of the pixels, of mean 1, broadcast to the colours' shape; None for 1 each.
+    """
+    distance = ops.abs(colour - target)
+    return ops.mean(distance if weights is None else distance * weights)
 
 
-def generator_loss(fake: Tensor, colour: Tensor, target: Tensor, gan_weight: Tensor, l1_weight: float) -> Tensor:
-    """Total, GAN and L1 term stacked `[3]`; total = gan_weight·BCE(D(fake), 1) + l1_weight·L1."""
-    gan, distance = binary_cross_entropy(fake, 1.0), l1(colour, target)
+def generator_loss(
+    fake: Tensor, colour: Tensor, target: Tensor, gan_weight: Tensor, l1_weight: float, weights: Tensor | None = None
+) -> Tensor:
+    """Total, GAN and L1 term stacked `[3]`; total = gan_weight·BCE(D(fake), 1) + l1_weight·L1, with pixels' weights."""
+    gan, distance = binary_cross_entropy(fake, 1.0), l1(colour, target, weights)
     return ops.stack([gan_weight * gan + l1_weight * distance, gan, distance])
 
 

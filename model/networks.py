@@ -55,10 +55,10 @@ def _inverted_residual(x: Tensor, block: int, out: int, stride: int, expand: int
     return layers.Add()([y, x]) if stride == 1 and channels == out else y
 
 
-def _lite_encoder(light: Tensor, kind: str) -> list[Tensor]:
-    """`[B, S, S, 1]` -> features at strides 2, 4, 8, 16, 32."""
-    x = layers.Concatenate()([light, light, light])
-    x = layers.ReLU(6.0)(_normalised(layers.Conv2D(32, 3, 2, "same", use_bias=False, name="_conv_stem")(x), "_bn0"))
+def _lite_encoder(rgb: Tensor, kind: str) -> list[Tensor]:
+    """`[B, S, S, 3]` -> features at strides 2, 4, 8, 16, 32."""
+    x = layers.Conv2D(32, 3, 2, "same", use_bias=False, name="_conv_stem")(rgb)
+    x = layers.ReLU(6.0)(_normalised(x, "_bn0"))
     block, stages = 0, []
     for repeats, out, stride, expand, kernel in LITE_STAGES[kind]:
         for repeat in range(repeats):
@@ -116,13 +116,25 @@ def build_generator(architecture: Architecture) -> keras.Model:
     if architecture.sees_scene and architecture.kind not in LITE_STAGES:
         raise ConfigError(f"A generator of the kind '{architecture.kind}' has no view of the scene.")
     if architecture.kind in LITE_STAGES:
-        features = _lite_encoder(light, architecture.kind)
+        features = _lite_encoder(layers.Concatenate()([light, light, light]), architecture.kind)
     elif architecture.kind == "plain_unet":
         features = _plain_encoder(light, architecture.plain_channels)
     else:
         raise ConfigError(f"This release cannot build a generator of the kind '{architecture.kind}'.")
     colour = _decoder(features, architecture.decoder_channels, architecture.sees_scene)
     return keras.Model(light, colour, name=architecture.kind)
+
+
+def build_encoder(kind: str) -> keras.Model:
+    """An encoder alone: RGB `[B, S, S, 3]` in -1..1 -> its features at strides 2, 4, 8, 16 (the generator's skips).
+
+    Raises:
+        ConfigError: there is no such encoder among `LITE_STAGES`.
+    """
+    if kind not in LITE_STAGES:
+        raise ConfigError(f"There is no encoder of the kind '{kind}' that sees colours.")
+    rgb = layers.Input((None, None, 3), name="rgb")
+    return keras.Model(rgb, _lite_encoder(rgb, kind)[:-1], name=f"{kind}_encoder")
 
 
 def build_discriminator() -> keras.Model:

@@ -17,13 +17,12 @@ import cv2
 import numpy as np
 
 from model.metrics import colourfulness
+from model.rarity import HISTOGRAM_BINS
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 #: a photo must be at least this large, and at most this stretched, to be learned from
 LEAST_SIDE_PX = 48
 MOST_STRETCH = 1.5
-#: bins per axis of the coarse ab histogram kept with each photo, over -128..128
-HISTOGRAM_BINS = 16
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ from model.registry import sha256_of
 
 CHECKPOINT_EVERY_S = 180.0
 WARM_UP_STEPS = 100
+#: shares are sums of fractions, which need not add up to 1 exactly
+ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,12 @@ class Run:
         if self.steps is not None and self.minutes is None:
             return min(1.0, by_steps)
         return min(1.0, max(by_steps, self.elapsed_s / (60 * (self.minutes or self.preset.minutes))))
+
+    def part(self) -> float:
+        """Part of the share of the phase in hand that is used, 0..1."""
+        before = sum(phase.share for phase in self.preset.phases[: self.phase])
+        part = (self.fraction() - before) / self.preset.phases[self.phase].share
+        return part if part < 1.0 - ROUNDING else 1.0
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

