@@ -120,7 +120,16 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.command()
 @click.argument("photos", metavar="PHOTOS…", type=FILE, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder of the run: weights, config, history, checkpoints.")
-@click.option("--preset", default="default", show_default=True, help="default, finetune, adversarial or textbook.")
+@click.option(
+    "--preset", default="default", show_default=True, help="default, vivid, finetune, adversarial or textbook."
+)
+@click.option(
+    "--without",
+    type=click.Choice(["encoder", "warmup", "gan", "film"]),
+    multiple=True,
+    help="Switch off a part of the preset, to measure its worth; repeatable. encoder: no ImageNet weights. warmup: "
+    "GAN + L1 from step 0. gan: L1 alone, for the whole time. film: no simulation of old film.",
+)
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Training time [default: the preset's].")
 @click.option("--steps", type=click.IntRange(1), help="Training steps, instead of a time.")
 @click.option("--sample", type=click.IntRange(1), help="Draw so many photos from all that are found.")
@@ -142,6 +151,7 @@ def train(
     photos: tuple[Path, ...],
     output: Path,
     preset: str,
+    without: tuple[str, ...],
     minutes: float | None,
     steps: int | None,
     sample: int | None,
@@ -157,6 +167,8 @@ def train(
 
     A run that was stopped goes on where it was when the same command is given again.
     """
+    from model.ablation import without as reduced
+    from model.config import preset as named
     from model.run import Progress as Step
     from model.train import train as run
 
@@ -167,8 +179,9 @@ def train(
             says = f"step {step.step} {step.images_s:.0f}/s {_told(step.losses)}"
             shown.update(task, description=step.phase, completed=step.fraction, says=says)
 
+        recipe = reduced(named(preset), without)
         result = run(
-            photos, output, preset=preset, minutes=minutes, steps=steps, sample=sample, seed=seed, resume=not fresh,
+            photos, output, preset=recipe, minutes=minutes, steps=steps, sample=sample, seed=seed, resume=not fresh,
             precision=precision,
             start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
         )  # fmt: skip

@@ -16,6 +16,7 @@ import pytest
 from skimage import data
 
 import model.run
+from model.ablation import without
 from model.checkpoints import load_checkpoint
 from model.colorizer import Colorizer
 from model.config import Architecture, Phase, Preset, Sampling
@@ -207,6 +208,12 @@ def test_compiling_does_not_eat_a_short_phase(photos, tmp_path, monkeypatch):
     train([photos], tmp_path, preset=TINY, minutes=5 / 60, seed=1)
     last = {row["phase"]: int(row["step"]) for row in history(tmp_path)}
     assert last == {"l1": 21, "critic": 21 + 5, "adversarial": 21 + 5 + 17}  # 2.5, 0.5 and 2 s, and the first steps
+
+
+def test_a_run_without_a_part_is_another_run(photos, tmp_path):
+    train([photos], tmp_path, preset=TINY, steps=2, seed=1)
+    with pytest.raises(TrainingError, match="holds a run of the preset 'tiny'"):
+        train([photos], tmp_path, preset=without(TINY, ["gan"]), steps=2, seed=1)
 
 
 def test_another_run_is_not_overwritten(photos, tmp_path):

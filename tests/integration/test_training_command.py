@@ -65,6 +65,16 @@ def test_progress_curves_and_the_last_lines(photos, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "float32"
 
 
+def test_a_part_of_the_preset_can_be_switched_off(photos, tmp_path):
+    told = train(photos, "--output", tmp_path / "run", "--steps", 4, "--without", "film", "--without", "gan")
+    assert told.exit_code == 0, told.output
+    record = json.loads((tmp_path / "run" / "config.json").read_text())["preset"]
+    assert record["name"] == "tiny-without-gan-film"
+    assert [phase["objective"] for phase in record["phases"]] == ["l1"] and record["sampling"]["film_share"] == 0
+    told = train(photos, "--output", tmp_path / "none", "--steps", 4, "--without", "encoder")
+    assert told.exit_code != 0 and "'tiny' has no encoder to go without" in told.stderr
+
+
 def test_mixed_precision_trains_and_leaves_weights_that_serve(photos, tmp_path):
     told = train(photos, "--output", tmp_path / "run", "--steps", 20, "--precision", "mixed_bfloat16")
     assert told.exit_code == 0, told.output
