@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from daemon.stability import StabilityTracker
 from worker import curated, fault, files, jobs, versions
 from worker.db import Database
 from worker.errors import JobMoved
+from worker.mounts import mounts_below
 from worker.tables import FileState, SourceFile
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Reconciler:
         self.priority = priority
         self._model = model
         self.tracker = StabilityTracker(settle_s)
+        self._shares: set[bytes] = set()  # folders below the root that other file systems are, or were, mounted on
 
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
         """A complete look at the root; what settles meanwhile is taken meanwhile.
@@ -67,6 +70,7 @@ class Reconciler:
             Whether it was complete; not when `go_on()` turned false or the root could not be read.
         """
         began_s, count = time.monotonic(), 0
+        self._shares.update(mounts_below(Path(os.fsdecode(self.path))))
         for listing in scan.walk(self.path):
             if not go_on() or (listing.directory == b"" and not listing.complete):
                 return False
@@ -100,6 +104,8 @@ class Reconciler:
             for path, row in known.items()
             if listing.complete and path not in listing.files and row.state is not FileState.VANISHED
         ]
+        if gone and self._is_away(listing.directory):
+            gone = []
         if not touched and not gone:
             return
         with self.database.writing() as session:
@@ -112,6 +118,21 @@ class Reconciler:
             for path in gone:
                 self.tracker.forget(path)
                 files.put(session, known[path].id, FileState.VANISHED, "It is no longer in the folder.")
+
+    def _is_away(self, directory: bytes) -> bool:
+        """Whether it lay on a share that is not mounted now: the empty folder beneath proves nothing."""
+        above = [share for share in self._shares if directory == share or directory.startswith(share + b"/")]
+        there = mounts_below(Path(os.fsdecode(self.path))) if above else {}
+        return any(share not in there and self._is_empty(share) for share in above)
+
+    def _is_empty(self, directory: bytes) -> bool:
+        try:
+            with os.scandir(os.path.join(self.path, directory)) as entries:
+                return next(entries, None) is None
+        except (FileNotFoundError, NotADirectoryError):
+            return False  # nothing can be mounted there again: gone for certain
+        except OSError:
+            return True
 
     def _observe(self, path: bytes, stamp: files.Stamp, row: files.Known | None) -> bool:
         """Let a file settle if it has to; True when the record must change for that."""

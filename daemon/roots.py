@@ -14,7 +14,7 @@ from typing import Literal
 
 from worker.db import Database
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
-from worker.mounts import Mount, is_within, mount_of
+from worker.mounts import Mount, is_within, mount_of, mounts_below
 from worker.settings import RootSettings, Settings
 
 Mode = Literal["events", "scan"]
@@ -28,6 +28,7 @@ class RootIdentity:
     inode: int
     source: str  # the mount's source
     mount_id: str = ""  # another one after every remount: says nothing about the folder, but watches are gone with it
+    below: tuple[str, ...] = ()  # the same of what is mounted in folders of it, where no watch sees a share come or go
 
     def is_same(self, other: "RootIdentity") -> bool:
         """Whether both are the same folder, also over a remount.
@@ -59,8 +60,11 @@ def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
         OSError: the folder is not there or not reachable.
     """
     status = path.stat()
-    mount = mount_of(path, mountinfo)
-    return RootIdentity(device=status.st_dev, inode=status.st_ino, source=mount.source, mount_id=mount.mount_id)
+    mount, below = mount_of(path, mountinfo), mounts_below(path, mountinfo)
+    return RootIdentity(
+        device=status.st_dev, inode=status.st_ino, source=mount.source, mount_id=mount.mount_id,
+        below=tuple(sorted(below.values())),
+    )  # fmt: skip
 
 
 def root_faults(settings: Settings) -> list[SetupError]:

@@ -79,6 +79,18 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
     return max(reversed(above), key=lambda mount: len(mount.point), default=UNKNOWN)
 
 
+def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, str]:
+    """The file systems mounted below a folder now: path below the folder → mount id; `mountinfo` as in `mount_of`."""
+    if mountinfo is None:
+        try:
+            mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
+        except OSError:
+            return {}
+    real = os.path.realpath(path)
+    below = [mount for mount in parse_mounts(mountinfo) if mount.point != real and is_within(mount.point, real)]
+    return {os.fsencode(os.path.relpath(mount.point, real)): mount.mount_id for mount in below}
+
+
 def _unescaped(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 

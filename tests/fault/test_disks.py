@@ -9,7 +9,7 @@ import pytest
 from cells import Cell
 from installation import wait_for
 from mounts import fill, mount, own_mounts, tmpfs, unmount, without_privileges
-from plant import Plant, assert_invariants, manifest, running
+from plant import Plant, assert_invariants, manifest, png, running, scan
 
 from worker.tables import FileState, JobState, Root, RootState, SourceFile
 
@@ -194,3 +194,64 @@ def test_root_replaced(disks: Plant, cell: Cell) -> None:
     assert {path: entry for path, entry in manifest(disks.output).items() if path in before} == before
     assert_invariants(disks, originals, "again")
     cell.recovered("root replaced by another share, and back", ended - began)
+
+
+def test_share_below_a_root(disks: Plant, cell: Cell) -> None:
+    """A second file system appears in a folder of the root, goes with work queued, and comes back: no event tells.
+
+    Each time just after a regular look at the root, so that the next one is a minute away.
+    """
+    point, share = disks.inbox / "below", disks.installation.base / "second"
+    point.mkdir()
+    with tmpfs(share, "8m", "second-share"):
+        made = share / ".queued"
+        made.mkdir()
+        (share / "first").mkdir()
+        for number in range(2):
+            (share / "first" / f"{number}.png").write_bytes(png(scan(700 + number)))
+        after_a_look(disks)
+        mount("--bind", share, point)
+        began = time.time()
+        appeared_s = disks.settle("below/first", 2) - began
+        coloured = manifest(disks.output / "below")
+
+        disks.arm("before_claim", "stop")
+        for number in range(3):
+            (made / f"{number}.png").write_bytes(png(scan(710 + number)))
+        made.rename(share / "queued")
+        disks.hit("before_claim")
+        (child,) = disks.coloring()
+        disks.wait_jobs("below/queued", 3)
+        originals = manifest(point)
+        after_a_look(disks)
+        unmount(point)
+        os.kill(child, 18)  # SIGCONT
+        after_a_look(disks)
+        assert manifest(disks.output / "below") == coloured, "derivatives stay when their masters' share goes"
+        assert [job.state for job in disks.jobs("below/first")] == [JobState.DONE] * 2
+        assert {job.state for job in disks.jobs("below/queued")} <= {JobState.QUEUED, JobState.SKIPPED}
+        assert states_below(disks) == [FileState.SUBMITTED] * 5, "something was concluded from the empty folder"
+        assert disks.installation.json("why", str(point / "first" / "0.png"))["state"] == JobState.DONE
+
+        mount("--bind", share, point)
+        began = time.time()
+        wait_for(lambda: {job.state for job in disks.jobs("below")} == {JobState.DONE}, 150, "all is done")
+        recovered_s = time.time() - began
+        no_strikes(disks, "below")
+        assert {job.claim_no for job in disks.jobs("below/first")} == {1}, "something was done twice"
+        assert_invariants(disks, originals, "below")
+        unmount(point)
+    note = f"(the first time: {appeared_s:.1f} s from mounted to coloured)"
+    cell.recovered("a share below the root is mounted, unmounted with work queued, mounted again", recovered_s, note)
+
+
+def after_a_look(plant: Plant) -> None:
+    """Until a complete look at the root has just ended that began after this was called."""
+    before = time.time()
+    wait_for(lambda: (row := root_of(plant)).scan_started_at is not None and row.scan_started_at.timestamp() > before,
+             90, "the root was looked at")  # fmt: skip
+
+
+def states_below(plant: Plant) -> list[FileState]:
+    with plant.database.reading() as session:
+        return [row.state for row in session.query(SourceFile) if row.path.startswith(b"below/")]

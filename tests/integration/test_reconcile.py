@@ -318,6 +318,43 @@ def test_a_root_that_is_gone_loses_nothing(folder: Folder, tmp_path: Path) -> No
     assert folder.states() == {"a/x.png": "submitted"}
 
 
+def test_a_share_below_the_root_that_is_unmounted_loses_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = {b"share": "31"}
+    monkeypatch.setattr(reconcile, "mounts_below", lambda path: mounted)
+    inside, beside = folder.put("share/box/a.png"), folder.put("sharealike/b.png")
+    folder.look()
+    stored = folder.path.with_name("stored")
+    (folder.path / "share").rename(stored)
+    (folder.path / "share").mkdir()  # what a mount point looks like when nothing is mounted there
+    beside.unlink()
+    mounted.clear()
+    folder.look()
+    assert folder.states() == {"share/box/a.png": "submitted", "sharealike/b.png": "vanished"}
+    (folder.path / "share").rmdir()
+    stored.rename(folder.path / "share")
+    mounted[b"share"] = "32"
+    inside.unlink()  # while it is mounted, absence is absence
+    folder.look()
+    assert folder.states()["share/box/a.png"] == "vanished"
+
+
+def test_a_mount_point_that_is_removed_or_used_is_one_no_longer(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = {b"one": "31", b"two": "32"}
+    monkeypatch.setattr(reconcile, "mounts_below", lambda path: mounted)
+    for share in ("one", "two"):
+        folder.put(f"{share}/a.png")
+    folder.look()
+    mounted.clear()
+    shutil.rmtree(folder.path / "one")
+    (folder.path / "two" / "a.png").rename(folder.path / "two" / "c.png")
+    folder.look()
+    assert folder.states() == {"one/a.png": "vanished", "two/a.png": "vanished", "two/c.png": "submitted"}
+
+
 def test_a_scan_that_is_stopped_is_not_recorded_as_complete(folder: Folder) -> None:
     folder.put("a/x.png")
     assert not folder.reconciler.full_scan(lambda: False)

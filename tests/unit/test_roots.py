@@ -9,7 +9,7 @@ from daemon import roots
 from daemon.roots import RootIdentity, check_roots, identity, root_faults, watch_mode
 from worker import mounts
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap
-from worker.mounts import Mount, mount_of, parse_mounts
+from worker.mounts import Mount, mount_of, mounts_below, parse_mounts
 from worker.settings import RootSettings, Settings
 
 MOUNTINFO = r"""
@@ -107,6 +107,15 @@ def test_identity_survives_a_remount_of_a_share_only() -> None:
     assert not share.is_same(RootIdentity(device=os.makedev(0, 61), inode=2, source="nas:/other"))
     disk = RootIdentity(device=os.makedev(8, 1), inode=2, source="/dev/sda1")
     assert not disk.is_same(RootIdentity(device=os.makedev(8, 2), inode=2, source="/dev/sda1"))
+
+
+def test_identity_knows_what_is_mounted_in_folders_below(tmp_path: Path) -> None:
+    line = "{} 1 0:40 / {} rw - tmpfs tmpfs rw\n"
+    root, share = line.format(30, "/"), line.format(31, str(tmp_path / "a share").replace(" ", r"\040"))
+    assert mounts_below(tmp_path, root + share + line.format(32, "/elsewhere")) == {b"a share": "31"}
+    assert mounts_below(tmp_path, root + line.format(31, tmp_path)) == {}
+    assert identity(tmp_path, root) != identity(tmp_path, root + share)
+    assert identity(tmp_path, root).is_same(identity(tmp_path, root + share))
 
 
 def test_good_folders_pass_and_the_output_is_made(tmp_path: Path) -> None:
