@@ -35,6 +35,33 @@ def test_slow_writer(plant: Plant, cell: Cell) -> None:
     digest_is_whole(plant, "slow", 1, time.time(), cell, "writer that takes 6 s")
 
 
+@pytest.mark.slow
+def test_writer_of_a_byte_a_second(plant: Plant, cell: Cell) -> None:
+    """As slow as the settle time is long."""
+    (plant.inbox / "byte").mkdir()
+    with (plant.inbox / "byte" / "a.png").open("wb", buffering=0) as file:
+        file.write(BIG[:-8])
+        for at in range(len(BIG) - 8, len(BIG)):
+            time.sleep(1)
+            file.write(BIG[at : at + 1])
+    digest_is_whole(plant, "byte", 1, time.time(), cell, "writer of a byte a second (the last eight)")
+
+
+def test_writers_that_rename_at_the_end(plant: Plant, cell: Cell) -> None:
+    """As rsync, SMB clients and browsers do it; the temporary name lies there for longer than the settle time."""
+    folder = plant.inbox / "renamed"
+    folder.mkdir()
+    temporary = {".a.png.Xy12Zw": "a.png", "b.png.part": "b.png", "c.png.tmp": "c.png", "~$d.png": "d.png"}
+    for number, name in enumerate(temporary):
+        (folder / name).write_bytes(png(scan(600 + number))[:-400])
+    time.sleep(3)
+    assert plant.jobs("renamed") == []
+    for number, (name, final) in enumerate(temporary.items()):
+        (folder / name).write_bytes(png(scan(600 + number)))
+        (folder / name).rename(folder / final)
+    digest_is_whole(plant, "renamed", 4, time.time(), cell, "writers that use a temporary name and rename at the end")
+
+
 def test_writer_that_preallocates(plant: Plant, cell: Cell) -> None:
     """The size is final from the start, and nothing but the open descriptor tells that bytes are missing."""
     (plant.inbox / "prealloc").mkdir()
@@ -74,22 +101,25 @@ def test_writer_that_closes_and_opens_again(plant: Plant, cell: Cell) -> None:
 
 
 @pytest.mark.slow
-def test_replaced_while_it_is_worked_on(plant: Plant, cell: Cell) -> None:
-    plant.arm("inference", "stop")
-    plant.drop("replaced", 1)
-    plant.hit("inference")
+@pytest.mark.parametrize(("point", "how"), [("inference", "replaced"), ("reading", "overwritten")])
+def test_replaced_while_it_is_worked_on(plant: Plant, cell: Cell, point: str, how: str) -> None:
+    """By another file under its name, or in place, so that what is open for reading changes."""
+    plant.arm(point, "stop")
+    plant.drop(how, 1)
+    plant.hit(point)
     (child,) = plant.coloring()
-    new = plant.inbox / "replaced" / ".new"
-    new.write_bytes(png(scan(99)))
-    new.rename(plant.inbox / "replaced" / "0.png")
+    path, data = plant.inbox / how / "0.png", png(scan(99 + len(how)))
+    written = path if how == "overwritten" else path.with_name(".new")
+    written.write_bytes(data)
+    written.rename(path)
+    sha256 = manifest(path.parent)[os.fsencode(path)][0]
     began = time.time()
     os.kill(child, 18)  # SIGCONT
-    wait_for(lambda: [job for job in plant.jobs("replaced") if job.state is JobState.DONE and
-                      job.source_sha256 == manifest(plant.inbox / "replaced")[os.fsencode(
-                          plant.inbox / "replaced" / "0.png")][0]], 60, "the new content is coloured")  # fmt: skip
-    ended = plant.settle("replaced", 1)
-    assert_invariants(plant, manifest(plant.inbox / "replaced"), "replaced")
-    cell.recovered("scan replaced while it is worked on", ended - began)
+    wait_for(lambda: [job for job in plant.jobs(how) if job.state is JobState.DONE and job.source_sha256 == sha256],
+             60, "the new content is coloured")  # fmt: skip
+    ended = plant.settle(how, 1)
+    assert_invariants(plant, manifest(path.parent), how)
+    cell.recovered(f"scan {how} while it is worked on ({point})", ended - began)
 
 
 def test_hard_links_and_copies(plant: Plant, cell: Cell) -> None:
