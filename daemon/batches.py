@@ -15,6 +15,7 @@ from typing import Final
 from daemon import scan
 from daemon.intake import PICTURE_SUFFIXES
 from worker.files import Stamp
+from worker.originals import open_below
 from worker.settings import RootSettings
 from worker.tables import display
 
@@ -75,7 +76,7 @@ class Gate:
             return f"{name} of its batch cannot be read ({error}). Correct it.", frozenset()
         missing, wrong = [], []
         for path, sha256 in listed.items():
-            found = self._sha256(os.path.join(folder, path))
+            found = self._sha256(folder, path)
             if found is None:
                 missing.append(path)
             elif found != sha256:
@@ -84,14 +85,14 @@ class Gate:
         told = "; ".join(fault for fault in faults if fault)
         return (f"Its batch is not what {name} says: {told}." if told else ""), frozenset(listed)
 
-    def _sha256(self, path: bytes) -> str | None:
+    def _sha256(self, folder: bytes, below: bytes) -> str | None:
         """Of a file's bytes, read once as long as it is not touched; None when it is not there."""
+        path = os.path.join(folder, below)
         try:
             stamp = Stamp.of(os.lstat(path))
             known = self._hashes.get(path)
             if known is None or known[0] != stamp:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-                with os.fdopen(fd, "rb") as file:
+                with os.fdopen(open_below(folder, below), "rb") as file:
                     known = self._hashes[path] = (stamp, hashlib.file_digest(file, "sha256").hexdigest())
         except OSError:
             return None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.files import Stamp
+from worker.originals import open_below
 from worker.tables import FileState
 
 BLOCK_BYTES: Final = 1 << 20
@@ -61,7 +62,7 @@ def take(root: bytes, path: bytes, quiet: Stamp, go_on: Callable[[], bool] = lam
         go_on: asked after every mebibyte: a large file must not hold up a watcher that is to end.
     """
     try:
-        fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_below(root, path)
     except OSError as error:
         return _not_openable(error)
     try:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from daemon.questions import as_json, print_json, record
 from worker import jobs
 from worker.errors import ExitCode, JobMoved, PhotochromError
+from worker.originals import open_below
 from worker.settings import load
 from worker.tables import Job, JobEvent, JobState, Root, SourceFile, absolute, display
 
@@ -86,7 +87,7 @@ def evidence(session: Session, job_id: int) -> dict[str, Any]:
         "source_sha256": job.source_sha256,
         "recorded": {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "ctime_ns": file.ctime_ns,
                      "inode": file.inode},
-        "now": _as_it_is_now(absolute(root.path, job.path)) if root is not None else None,
+        "now": _as_it_is_now(root.path, job.path) if root is not None else None,
         "events": [_told(event) for event in events],
     }  # fmt: skip
 
@@ -98,10 +99,11 @@ def _told(event: JobEvent) -> dict[str, Any]:
     return told
 
 
-def _as_it_is_now(path: bytes) -> dict[str, Any]:
+def _as_it_is_now(root: bytes, below: bytes) -> dict[str, Any]:
     """Stat and sha256 of a file; the error where it cannot be looked at."""
+    path = absolute(root, below)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = open_below(root, below)
     except OSError as error:
         return {"path": display(path), "error": f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"}
     with os.fdopen(fd, "rb") as file:

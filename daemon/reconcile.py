@@ -142,21 +142,31 @@ class Reconciler:
         return row is None or row.state not in {FileState.SETTLING, FileState.BLOCKED}
 
     def _note_missing_directories(self, go_on: Callable[[], bool]) -> None:
-        with self.database.reading() as session:
-            missing = [
-                directory for directory in files.directories(session, self.name) if scan.is_gone(self.path, directory)
-            ]
-        for directory in missing if go_on() else ():
-            self.reconcile(scan.Listing(directory))
+        """Page by page: a share may take long to answer, and no transaction is open meanwhile."""
+        last: bytes | None = None
+        while True:
+            with self.database.reading() as session:
+                page = files.directories(session, self.name, last)
+            missing = [directory for directory in page if scan.is_gone(self.path, directory)]
+            if not page or not go_on():  # asked after the look: what is gone with its root has not vanished
+                return
+            for directory in missing:
+                self.reconcile(scan.Listing(directory))
+            last = page[-1]
 
     def _retry_what_came_back(self) -> None:
         """A job may have missed its file while the root was away, and the scan sees no difference."""
-        with self.database.reading() as session:
-            missed = jobs.missed(session, self.name)
-        back = [job.id for job in missed if os.path.isfile(os.path.join(self.path, job.path))]
-        for job_id in back:  # unless an operator was quicker
-            with contextlib.suppress(JobMoved), self.database.writing() as session:
-                jobs.retry(session, job_id, note="the file came back")
+        last = 0
+        while True:
+            with self.database.reading() as session:
+                page = jobs.missed(session, self.name, last)
+            if not page:
+                return
+            for job_id in [job_id for job_id, path in page if scan.is_file(self.path, path)]:
+                # unless an operator was quicker
+                with contextlib.suppress(JobMoved), self.database.writing() as session:
+                    jobs.retry(session, job_id, note="the file came back")
+            last = page[-1][0]
 
     def take_settled(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Hash and submit what has been quiet for long enough, until `go_on()` turns false."""

@@ -105,6 +105,15 @@ def is_gone(root: bytes, directory: bytes) -> bool:
     return not stat.S_ISDIR(status.st_mode) or _by_link(root, directory)
 
 
+def is_file(root: bytes, path: bytes) -> bool:
+    """Whether there is a regular file below a root, and no link on the way to it."""
+    try:
+        status = os.lstat(os.path.join(root, path))
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and not _by_link(root, os.path.dirname(path))
+
+
 def _by_link(root: bytes, directory: bytes) -> bool:
     """Whether a link lies on the way from the root (which may be reached by one) to a directory below it."""
     straight = os.path.join(os.path.realpath(root), directory) if directory else os.path.realpath(root)

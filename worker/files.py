@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 
 from worker import leases
 from worker.db import after
+from worker.mounts import Mount, same_share
 from worker.tables import FileState, Root, RootState, SourceFile, display
 
+PAGE: Final = 1000
 #: a right to watch a root that is not renewed for so long is void
 ROOT_LEASE_S: Final = 20.0
 
@@ -81,12 +83,14 @@ def watch_root(
     if taken.rowcount != 1:  # type: ignore[attr-defined]
         return None
     session.refresh(root)
-    was, now = (root.fs_type, json.loads(root.identity).get("source")), (fs_type, identity.get("source"))
-    if root.path == path and was != now:
+    was = Mount(point="", source=str(json.loads(root.identity).get("source")), fs_type=root.fs_type)
+    now = Mount(point="", source=str(identity.get("source")), fs_type=fs_type)
+    if root.path == path and not same_share(was, now):
         root.state = RootState.OFFLINE
         root.reason = (
-            f"It was on {was[1]} ({was[0]}) and is now on {now[1]} ({now[0]}). Mount it again; "
-            "if the move is meant, give the root a new name in photochrom.toml."
+            f"It was on {was.source} ({was.fs_type}) and is now on {now.source} ({now.fs_type}). Mount it again; "
+            "if the move is meant, or that is another name of the same server, give the root a new name in "
+            "photochrom.toml."
         )
     else:
         root.state, root.reason, root.identity = RootState.ONLINE, trouble, json.dumps(identity, sort_keys=True)
@@ -120,18 +124,18 @@ def in_directory(session: Session, root: str, directory: bytes) -> dict[bytes, K
     return {path: Known(file_id, state, Stamp(*stamp)) for path, file_id, state, *stamp in rows}
 
 
-def directories(session: Session, root: str) -> Iterator[bytes]:
-    """Every directory of a root that has recorded files which have not vanished, page by page."""
-    last: bytes | None = None
-    while True:
-        query = sa.select(SourceFile.directory).where(SourceFile.root == root, SourceFile.state != FileState.VANISHED)
-        if last is not None:
-            query = query.where(SourceFile.directory > last)
-        page = session.scalars(query.distinct().order_by(SourceFile.directory).limit(1000)).all()
-        yield from page
-        if len(page) < 1000:
-            return
-        last = page[-1]
+def directories(session: Session, root: str, last: bytes | None = None) -> Sequence[bytes]:
+    """A page of the directories of a root that have recorded files which have not vanished, in order.
+
+    Args:
+        session: a reading session.
+        root: its name.
+        last: of the page before; None for the first.
+    """
+    query = sa.select(SourceFile.directory).where(SourceFile.root == root, SourceFile.state != FileState.VANISHED)
+    if last is not None:
+        query = query.where(SourceFile.directory > last)
+    return session.scalars(query.distinct().order_by(SourceFile.directory).limit(PAGE)).all()
 
 
 def found(session: Session, root: str, path: bytes, seen: Stamp) -> None:

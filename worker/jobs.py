@@ -39,6 +39,7 @@ RETRYABLE: Final = frozenset({JobState.QUARANTINED, JobState.SKIPPED})
 #: error classes of jobs whose worker was gone: it died, or was ended because the job took too long
 LOST: Final = "worker_lost"
 TOO_LONG: Final = "time_limit"
+PAGE: Final = 1000
 
 
 def _move(session: Session, job_id: int, to: JobState, *where: Any, note: str = "", **changes: Any) -> Job:
@@ -277,11 +278,11 @@ def dismiss(session: Session, job_id: int) -> Job:
     return _move(session, job_id, JobState.SKIPPED, dismissed, note="dismissed", reason="Dismissed by an operator.")
 
 
-def missed(session: Session, root: str) -> Sequence[Job]:
-    """Jobs of a root that were skipped because their file was not there."""
-    return session.scalars(
-        sa.select(Job).where(Job.root == root, Job.state == JobState.SKIPPED, Job.error_class == "vanished")
-    ).all()
+def missed(session: Session, root: str, last: int = 0) -> Sequence[tuple[int, bytes]]:
+    """(id, path) of jobs of a root that were skipped because their file was not there: the page after the id `last`."""
+    skipped = sa.select(Job.id, Job.path).where(Job.root == root, Job.state == JobState.SKIPPED)
+    page = skipped.where(Job.error_class == "vanished", Job.id > last).order_by(Job.id).limit(PAGE)
+    return [(job_id, path) for job_id, path in session.execute(page)]
 
 
 def _void(rules: Strikes) -> sa.ColumnElement[bool]:

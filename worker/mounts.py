@@ -19,6 +19,8 @@ NETWORK_TYPES = frozenset({
     "vmhgfs",
 })
 # fmt: on
+#: types that name a version of one protocol; the same share may be mounted by another the next time
+PROTOCOL = {"nfs4": "nfs", "smb2": "cifs", "smb3": "cifs"}
 #: FUSE types that are a local disk after all
 FUSE_LOCAL = frozenset({"fuseblk", "fuse.ntfs-3g", "fuse.exfat", "fuse.lxcfs"})
 
@@ -89,6 +91,28 @@ def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, str]:
     real = os.path.realpath(path)
     below = [mount for mount in parse_mounts(mountinfo) if mount.point != real and is_within(mount.point, real)]
     return {os.fsencode(os.path.relpath(mount.point, real)): mount.mount_id for mount in below}
+
+
+def same_share(one: Mount, other: Mount) -> bool:
+    """Whether two mounts are of the same share or disk, however type and source are spelt.
+
+    Slashes at the end and doubled ones mean nothing, nor does the case of letters in a server's name and in an SMB
+    share, nor the version of the protocol. Whether two names (an alias, an address) are one server, nobody here can
+    tell: they count as two.
+    """
+    kinds = [PROTOCOL.get(mount.fs_type, mount.fs_type) for mount in (one, other)]
+    return kinds[0] == kinds[1] and _as_spelt_by_all(one.source) == _as_spelt_by_all(other.source)
+
+
+def _as_spelt_by_all(source: str) -> str:
+    if source.startswith(("//", "\\\\")):
+        server, *below = [part for part in re.split(r"[/\\]+", source) if part] or [""]
+        return "/".join(["//" + server.rstrip("."), *below]).casefold()
+    server, colon, path = source.partition(":/")
+    if not colon:
+        return source
+    user, at, host = server.rpartition("@")
+    return f"{user}{at}{host.rstrip('.').casefold()}:/{'/'.join(filter(None, path.split('/')))}"
 
 
 def _unescaped(text: str) -> str:

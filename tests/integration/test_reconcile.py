@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from daemon import reconcile
+from daemon import intake, reconcile
 from daemon.events import Hints
 from daemon.reconcile import Reconciler
 from worker import files, jobs
@@ -287,9 +287,13 @@ def _unreadable(monkeypatch: pytest.MonkeyPatch, path: Path, function: str) -> N
 def test_a_file_that_may_not_be_read_is_blocked_and_taken_when_it_may(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = folder.put("a.png")
+    folder.put("a.png")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
     with monkeypatch.context() as patch:
-        _unreadable(patch, path, "open")
+        patch.setattr(intake, "open_below", refuse)  # as for a user who may not: root may read everything
         folder.look()
         row = folder.row("a.png")
         assert (row.state, "EACCES" in row.reason) == (FileState.BLOCKED, True)

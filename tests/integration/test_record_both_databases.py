@@ -324,6 +324,12 @@ def test_a_root_on_another_mount_is_offline_and_back_online_with_the_first(recor
     assert _watch(record, path=b"/elsewhere", identity={"source": "new"}), "meant: the settings name another folder"
 
 
+def test_a_share_that_is_spelt_otherwise_is_the_same(record: Database) -> None:
+    assert _watch(record, fs_type="cifs", identity={"source": "//nas/share"})
+    assert _watch(record, fs_type="smb3", identity={"source": "//NAS/share/"})
+    assert not _watch(record, fs_type="cifs", identity={"source": "//nas/other"})
+
+
 def test_directories_come_in_pages_each_once(record: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with record.writing() as session:
         for number in range(2500):
@@ -341,8 +347,10 @@ def test_directories_come_in_pages_each_once(record: Database, monkeypatch: pyte
                     inode=1,
                 )
             )
+    found: list[bytes] = []
     with record.reading() as session:
-        found = list(files.directories(session, "r"))
+        while page := files.directories(session, "r", found[-1] if found else None):
+            found += page
     assert len(found) == len(set(found)) == 2500 and found == sorted(found)
 
 

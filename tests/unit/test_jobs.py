@@ -544,7 +544,7 @@ def test_jobs_that_missed_their_file_are_found_by_root(database: Database) -> No
     _submit(database, path=b"b.tif", sha256=B, **{**skipped, "error_class": "unsupported"})
     _submit(database, path=b"c.tif", sha256="c" * 64, **skipped, root="elsewhere")
     with database.reading() as session:
-        assert [job.id for job in jobs.missed(session, "archive")] == [mine]
+        assert jobs.missed(session, "archive") == [(mine, b"a.tif")]
 
 
 def test_a_whole_life_leaves_an_event_for_every_move(database: Database) -> None:
