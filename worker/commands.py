@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from worker.errors import (
     DependencyMissing,
@@ -68,12 +77,22 @@ def model_errors() -> Iterator[None]:
         raise TrainingStopped(str(error)) from error
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """The time left as h:mm:ss: the task's field `eta_s` where it knows by itself, in seconds, else as the bar goes."""
+
+    def render(self, task: Task) -> Text:
+        """What stands in the column."""
+        eta_s: float | None = task.fields.get("eta_s")
+        if eta_s is None:
+            return super().render(task)
+        minutes, seconds = divmod(round(eta_s), 60)
+        return Text(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}", style="progress.remaining")
+
+
 def bar(*columns: Any, drawn: bool = True) -> Progress:
     """A progress bar on stderr: stdout is for data. What has much to say leaves the bar itself out."""
     bars = (BarColumn(),) if drawn else ()
-    return Progress(
-        TextColumn("{task.description}"), *bars, *columns, TimeRemainingColumn(), console=Console(stderr=True)
-    )
+    return Progress(TextColumn("{task.description}"), *bars, *columns, _TimeLeft(), console=Console(stderr=True))
 
 
 def _told(losses: dict[str, float]) -> str:
@@ -177,7 +196,8 @@ def train(
 
         def show(step: Step) -> None:
             says = f"step {step.step} {step.images_s:.0f}/s {_told(step.losses)}"
-            shown.update(task, description=step.phase, completed=step.fraction, says=says)
+            eta_s = step.eta_s if step.losses else None  # photos being packed: the bar's own speed tells
+            shown.update(task, description=step.phase, completed=step.fraction, says=says, eta_s=eta_s)
 
         recipe = reduced(named(preset), without)
         result = run(

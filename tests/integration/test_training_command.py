@@ -1,5 +1,6 @@
 """`photochrom train` as a person sees it: the lines it prints, the curves it leaves, what it says of unfit folders."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from skimage import data
 from tensorflow.core.util import event_pb2
 from test_training import TINY
 
+import model.train
 from daemon.cli import main
 from model import config
 
@@ -63,6 +65,33 @@ def test_progress_curves_and_the_last_lines(photos, tmp_path):
     assert set(drawn) == curves | {"gray, ours, truth"}
     assert max(drawn["g_l1"]) == max(drawn["gray, ours, truth"]) == 80
     assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "float32"
+
+
+def test_the_time_left_is_the_runs_also_after_photos_were_packed(tmp_path, monkeypatch):
+    """Packing 100 photos takes the line to its end; the line of the training after it does not say 0:00:00."""
+    chelsea = data.chelsea()[..., ::-1]
+    (tmp_path / "photos").mkdir()
+    for number in range(100):
+        assert cv2.imwrite(
+            str(tmp_path / "photos" / f"{number:02d}.png"), chelsea[number:][:100, 2 * number :][:, :100]
+        )
+    phases, really = [], model.train.train
+
+    def stopped_at_the_first_line(*arguments, progress, **options):
+        def told(step):
+            phases.append((step.phase, step.fraction))
+            assert (step.eta_s > 0) == (step.phase != "packing")
+            progress(step if step.phase == "packing" else dataclasses.replace(step, eta_s=3 * 3600 + 25 * 60 + 7.4))
+            if step.phase != "packing":
+                raise model.train.TrainingError("stopped here")
+
+        return really(*arguments, progress=told, **options)
+
+    monkeypatch.setattr(model.train, "train", stopped_at_the_first_line)
+    told = train(tmp_path / "photos", "--output", tmp_path / "run", "--steps", 100)
+    assert phases == [("packing", 1.0), ("l1", 0.25)]
+    line = next(line for line in told.stderr.splitlines() if line.startswith("l1 "))
+    assert re.search(r"^l1 +25% step 25 .* 3:25:07$", line), line
 
 
 def test_a_part_of_the_preset_can_be_switched_off(photos, tmp_path):
