@@ -43,10 +43,15 @@ class Reporter:
             if newest > self._seen_event:
                 self._open |= _moved(session, self._root.key, self._seen_event)
             self._seen_event = newest
-            reports = {batch: batch_report(session, self._root.key, batch) for batch in sorted(self._open)}
-        ended = {batch: report for batch, report in reports.items() if report is not None}
-        written = [batch for batch, report in ended.items() if self._write(batch, report)]
-        self._open -= ended.keys()
+        written = []
+        for batch in sorted(self._open):  # one after the other: at the start that is every batch there ever was
+            with self._database.reading() as session:
+                report = batch_report(session, self._root.key, batch)
+            if report is None:
+                continue
+            self._open.discard(batch)
+            if self._write(batch, report):
+                written.append(batch)
         return written
 
     def _write(self, batch: bytes, report: dict[str, Any]) -> bool:
@@ -87,10 +92,11 @@ def batch_report(session: Session, root: str, batch: bytes) -> dict[str, Any] | 
     inside = (SourceFile.root == root, _within(batch), SourceFile.state != FileState.VANISHED)
     if session.scalar(sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING)).limit(1)):
         return None
-    jobs = session.scalars(
-        sa.select(Job).join(SourceFile, SourceFile.job_id == Job.id).where(*inside).order_by(Job.path)
-    ).all()
-    if not jobs or any(job.state in OPEN for job in jobs):
+    theirs = sa.select(Job).join(SourceFile, SourceFile.job_id == Job.id).where(*inside)
+    if session.scalar(theirs.with_only_columns(Job.id).where(Job.state.in_(OPEN)).limit(1)):
+        return None
+    jobs = session.scalars(theirs.order_by(Job.path)).all()
+    if not jobs:
         return None
     started = min(job.created_at for job in jobs)
     finished = max(job.finished_at or job.created_at for job in jobs)

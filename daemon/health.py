@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon.broker import check_broker
-from daemon.questions import as_json, print_json, record
+from daemon.questions import as_json, record
 from worker import files, leases
 from worker.database_errors import in_words
 from worker.db import after
 from worker.errors import ExitCode, PhotochromError
+from worker.json_output import print_json
 from worker.overview import database_time
 from worker.settings import Settings, load
 from worker.tables import Job, JobState, Root, RootState, display

@@ -5,16 +5,20 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from daemon.questions import as_json, print_json, record
+from daemon.questions import as_json, record
 from worker import jobs
+from worker.db import Database
 from worker.errors import ExitCode, JobMoved, PhotochromError
+from worker.json_output import print_json, print_json_rows
 from worker.originals import open_below
+from worker.pages import rows_by_id
 from worker.settings import load
 from worker.tables import Job, JobEvent, JobState, Root, SourceFile, absolute, display
 
@@ -31,19 +35,19 @@ def quarantine() -> None:
 @as_json
 def list_(as_json: bool) -> None:
     """List quarantined scans, oldest first."""
-    with record(load()) as database, database.reading() as session:
-        found = session.scalars(sa.select(Job).where(Job.state == JobState.QUARANTINED).order_by(Job.id)).all()
-        rows = [
-            {"id": job.id, "root": job.root, "path": job.display_path, "error": job.error_class, "reason": job.reason,
-             "attempts": job.claim_no, "since": job.finished_at}
-            for job in found
-        ]  # fmt: skip
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        click.echo(f"{row['id']:>6}  {row['error'] or 'unknown':<12}  {row['path']}  {row['reason']}")
-    if not rows:
+    query = sa.select(
+        Job.id, Job.root, Job.display_path.label("path"), Job.error_class.label("error"), Job.reason,
+        Job.claim_no.label("attempts"), Job.finished_at.label("since"),
+    ).where(Job.state == JobState.QUARANTINED)  # fmt: skip
+    row = None
+    with record(load()) as database:
+        rows = rows_by_id(database, query, Job.id)
+        if as_json:
+            print_json_rows(row._asdict() for row in rows)
+            return
+        for row in rows:
+            click.echo(f"{row.id:>6}  {row.error or 'unknown':<12}  {row.path}  {row.reason}")
+    if row is None:
         click.echo("Nothing is quarantined.")
 
 
@@ -129,15 +133,17 @@ def dismiss(ids: tuple[int, ...], everything: bool) -> None:
     _decide(ids, everything, jobs.dismiss, "is let be")
 
 
+def _quarantined(database: Database) -> Iterator[int]:
+    query = sa.select(Job.id).where(Job.state == JobState.QUARANTINED)
+    return (row.id for row in rows_by_id(database, query, Job.id))
+
+
 def _decide(ids: tuple[int, ...], everything: bool, move: Any, outcome: str) -> None:
     if not ids and not everything:
         raise click.UsageError("Name the jobs (`photochrom quarantine list`), or all of them with --all.")
     refused = 0
     with record(load()) as database:
-        if everything:
-            with database.reading() as session:
-                ids = tuple(session.scalars(sa.select(Job.id).where(Job.state == JobState.QUARANTINED)))
-        for job_id in ids:
+        for job_id in _quarantined(database) if everything else ids:
             try:
                 with database.writing() as session:
                     job = move(session, job_id)

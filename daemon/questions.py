@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from worker import training_runs
 from worker.db import Database, missing_file, open_database, refuse_unmigrated, without_password
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
+from worker.json_output import print_json, print_json_rows
+from worker.pages import rows_by_id
 from worker.settings import Settings, config_file, load
 from worker.tables import JOB_STATUS, JobState
 
@@ -35,15 +37,6 @@ def record(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.dispose()
-
-
-def print_json(data: object) -> None:
-    """Data for machines, on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=_jsonable))
-
-
-def _jsonable(value: object) -> object:
-    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
 
 
 @click.command()
@@ -118,16 +111,16 @@ def ago(now: dt.datetime, then: dt.datetime) -> str:
 @as_json
 def jobs_(state: str | None, as_json: bool) -> None:
     """List jobs, oldest first: the columns of the view job_status."""
-    query = sa.select(JOB_STATUS).order_by(JOB_STATUS.c.id)
+    query = sa.select(JOB_STATUS)
     if state:
         query = query.where(JOB_STATUS.c.state == state)
-    with record(load()) as database, database.reading() as session:
-        rows = session.execute(query.execution_options(yield_per=1000)).mappings()
+    with record(load()) as database:
+        rows = rows_by_id(database, query, JOB_STATUS.c.id)
         if as_json:
-            print_json([dict(row) for row in rows])
+            print_json_rows(row._asdict() for row in rows)
             return
         for row in rows:
-            click.echo(f"{row['id']:>6}  {row['state']:<12}  {row['path']}  {row['reason']}")
+            click.echo(f"{row.id:>6}  {row.state:<12}  {row.path}  {row.reason}")
 
 
 @click.command()

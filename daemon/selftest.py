@@ -19,9 +19,10 @@ from watchdog.observers import Observer
 
 from daemon import roots
 from daemon.intake import has_writer, ignore_lease_signals
-from daemon.questions import as_json, print_json
+from daemon.questions import as_json
 from worker.errors import ExitCode, PhotochromError, RootMissing
 from worker.files import Stamp
+from worker.json_output import print_json
 from worker.mounts import mount_of
 from worker.settings import RootSettings, Settings, load
 

@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from worker import curated
 from worker.db import Database, has_tables, open_database, refuse_unmigrated
 from worker.errors import DatabaseUnusable
+from worker.json_output import print_json_rows
 from worker.learning_tables import CuratedPhoto, CuratedState
+from worker.pages import rows_by_id
 from worker.settings import load
 from worker.versions import operator
 
@@ -49,14 +51,15 @@ def curated_() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(state: str | None, as_json: bool) -> None:
     """All curated photos, with their state and the reason for it."""
-    query = sa.select(CuratedPhoto).order_by(CuratedPhoto.id)
+    query = sa.select(CuratedPhoto, CuratedPhoto.id)
     if state:
         query = query.where(CuratedPhoto.state == state)
-    with _record() as database, database.reading() as session:
+    with _record() as database:
+        photos = (row.CuratedPhoto for row in rows_by_id(database, query, CuratedPhoto.id))
         if as_json:
-            click.echo(json.dumps([_as_dict(photo) for photo in session.scalars(query)], indent=2))
+            print_json_rows(_as_dict(photo) for photo in photos)
             return
-        for photo in session.scalars(query.execution_options(yield_per=500)):
+        for photo in photos:
             click.echo(f"{photo.id:>6}  {photo.state:<9} {photo.slice:<14} {photo.display_path}  {photo.reason}")
 
 

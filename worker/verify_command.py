@@ -63,7 +63,8 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
     database = open_database(load().database)
     refuse_unmigrated(database)
     counts: collections.Counter[str] = collections.Counter()
-    findings = []
+    findings: list[dict[str, object]] = []  # for JSON only: of a lost share there is one for each file
+    failed = 0
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(manifest.open("wb")) if manifest else None
         for checked in fixity.check_all(database):
@@ -71,12 +72,14 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
             if lines and checked.what == "original" and checked.sha256:
                 lines.write(fixity.manifest_line(checked))
             if checked.verdict != "ok":
-                findings.append(checked.as_dict())
-                if not as_json:
+                failed += 1
+                if as_json:
+                    findings.append(checked.as_dict())
+                else:
                     click.echo(f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})")
     if as_json:
         click.echo(json.dumps({"counts": counts, "findings": findings}, indent=2, ensure_ascii=False))
     else:
         click.echo(", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "Nothing is recorded yet.")
-    if findings:
+    if failed:
         sys.exit(ExitCode.FAILED)
