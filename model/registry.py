@@ -146,6 +146,28 @@ def check_weights(version: Version) -> None:
         )
 
 
+def check_discriminator(path: Path) -> None:
+    """Compare a discriminator that lies in a version's folder with that version's record; loads nothing.
+
+    A file that no record speaks of passes: one outside a version's folder, or of a version published before the
+    discriminator's sha256 was recorded.
+
+    Raises:
+        WeightsError: it is not the one recorded.
+    """
+    try:
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        recorded = config["discriminator"]
+        file, wanted, digest = str(recorded["file"]), str(recorded["sha256"]), sha256_of(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no record; and who reads the weights says what is wrong with a file that cannot be read
+    if file == path.name and digest != wanted:
+        raise WeightsError(
+            f"The discriminator {path} is not the one that its version was published with "
+            f"(sha256 {digest[:12]}…, recorded {wanted[:12]}…); install the version again."
+        )
+
+
 def sha256_of(path: Path) -> str:
     """The file's sha256 as hex digits."""
     with path.open("rb") as file:
@@ -193,8 +215,13 @@ def publish_version(
 def _fill(folder: Path, source: Path, record: dict[str, Any], discriminator: Path | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    files = {"generator.npz": source} | ({"discriminator.npz": discriminator} if discriminator else {})
-    for file_name, path in files.items():
-        shutil.copyfile(path, folder / file_name)
-    weights = {"file": "generator.npz", "sha256": sha256_of(folder / "generator.npz"), "dtype": "float16"}
-    (folder / "config.json").write_text(json.dumps(record | {"weights": weights}, indent=1) + "\n", encoding="utf-8")
+    record = record | {"weights": _taken_in(folder, "generator.npz", source) | {"dtype": "float16"}}
+    if discriminator:
+        record = record | {"discriminator": _taken_in(folder, "discriminator.npz", discriminator)}
+    (folder / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _taken_in(folder: Path, name: str, source: Path) -> dict[str, str]:
+    """Copy a file into the folder; what its record says of it."""
+    shutil.copyfile(source, folder / name)
+    return {"file": name, "sha256": sha256_of(folder / name)}

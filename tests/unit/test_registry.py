@@ -5,7 +5,17 @@ import pytest
 
 from model.config import Architecture
 from model.networks import build_discriminator, build_generator
-from model.registry import SHIPPED, WeightsError, load_generator, open_version, publish_version, shipped, weights_path
+from model.registry import (
+    SHIPPED,
+    WeightsError,
+    check_discriminator,
+    load_generator,
+    open_version,
+    publish_version,
+    sha256_of,
+    shipped,
+    weights_path,
+)
 from model.weights_file import write_weights
 
 SMALL = {"kind": "plain_unet", "decoder_channels": [8] * 5, "plain_channels": [8] * 5}
@@ -57,6 +67,32 @@ def test_weights_for_another_architecture_are_refused(version, tmp_path):
     assert not (tmp_path / "v2").exists()
 
 
+def test_the_discriminator_is_recorded_and_checked(version, tmp_path):
+    write_weights(build_discriminator(), tmp_path / "d.npz")
+    made = publish_version(
+        weights_path(version), tmp_path / "v2", name="v2", saturation=1.0,
+        config={"architecture": SMALL, "serve_size_px": 64}, discriminator=tmp_path / "d.npz",
+    )  # fmt: skip
+    path = made.directory / "discriminator.npz"
+    assert made.config["discriminator"] == {"file": "discriminator.npz", "sha256": sha256_of(path)}
+    assert "discriminator" not in version.config
+    check_discriminator(path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(WeightsError, match="not the one that its version was published with"):
+        check_discriminator(path)
+    check_discriminator(path.rename(tmp_path / "v2" / "other.npz"))  # the record speaks of another file
+
+
+def test_a_discriminator_without_a_record_passes(version, tmp_path):
+    """Outside a version's folder, in the folder of an older release, and where there is none at all."""
+    for folder in (tmp_path, version.directory):
+        (folder / "discriminator.npz").write_bytes(b"weights")
+        check_discriminator(folder / "discriminator.npz")
+    check_discriminator(tmp_path / "absent" / "discriminator.npz")
+
+
 @pytest.mark.parametrize(
     "change",
     [{"serve_size_px": 50}, {"saturation": 0}, {"saturation": "strong"}, {"weights": {}}, {"architecture": {"x": 1}}],
@@ -80,5 +116,8 @@ def test_the_shipped_version_is_small_and_whole():
     version = shipped()
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*.npz")) <= 40e6
     assert weights_path(version).stat().st_size <= 25e6
+    discriminator = version.directory / "discriminator.npz"
+    assert discriminator.stat().st_size <= 15e6
+    assert version.config["discriminator"]["sha256"] == sha256_of(discriminator)
     generator = load_generator(version)
     assert all(np.isfinite(np.asarray(w)).all() for w in generator.weights)
