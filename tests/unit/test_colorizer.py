@@ -1,11 +1,14 @@
 """Covering a picture with windows, and blending them; no net needed."""
 
 import itertools
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from model.colorizer import Window, blend, windows
+from model.colorizer import Colorizer, Window, blend, windows
+from model.registry import Version
 
 
 def test_up_to_two_to_one_the_picture_is_squashed_whole() -> None:
@@ -36,3 +39,34 @@ def test_blending_has_no_steps() -> None:
     parts = windows(6.0)
     planes = np.ones((len(parts), 64, 64, 2), np.float32) * np.arange(len(parts))[:, None, None, None] * 10
     assert np.abs(np.diff(blend(planes, parts), axis=1)).max() < 1.5
+
+
+class Copying(Colorizer):
+    """A net's stand-in that works pixel by pixel: a is the lightness it sees, b its negative."""
+
+    def __init__(self) -> None:
+        self.version = Version(
+            name="copy", directory=Path(), weights_sha256="", serve_size_px=64, saturation=1.0, config={}
+        )
+        self._side = 64
+        self.seen = 0
+
+    def _predict(self, fitted):
+        self.seen = len(fitted)
+        half = np.stack([cv2.resize(plane, (32, 32), interpolation=cv2.INTER_AREA) for plane in fitted])
+        return np.stack([half, -half], axis=-1)
+
+
+def test_a_vertical_panorama_is_the_horizontal_one_turned() -> None:
+    """Windows in their order from the top down, each laid where it was cut."""
+    random = np.random.default_rng(3)
+    light = cv2.resize(random.uniform(0, 100, (12, 84)).astype(np.float32), (840, 120), interpolation=cv2.INTER_NEAREST)
+    light *= np.linspace(0.1, 1, 840, dtype=np.float32)  # brighter along it: an order that is mixed up shows
+    lying = Copying()
+    across, along = lying.chroma(light), lying.chroma(np.ascontiguousarray(light.T))
+    assert lying.seen == len(windows(7.0)) > 3
+    assert across.shape == (32, round(32 * 7 / 1.5), 2)
+    np.testing.assert_allclose(along, across.transpose(1, 0, 2), atol=1e-4)
+    expected = cv2.resize(light, across.shape[1::-1], interpolation=cv2.INTER_AREA) / 50 - 1
+    assert np.abs(across[..., 0] - expected).mean() < 0.1
+    np.testing.assert_array_equal(across[..., 1], -across[..., 0])

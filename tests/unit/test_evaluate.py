@@ -84,6 +84,25 @@ def test_unreadable_photos_are_named_and_sheets_are_written(folder):
         assert sheet.shape[1] > 6 * 200 and sheet.shape[0] > 2 * 200
 
 
+def test_the_worst_sheet_begins_with_the_worst(tmp_path):
+    """Left gray, the photo of most colour is the worst: the sheet's rows, read back, are of ever less colour."""
+    for name, share in (("a.png", 0.4), ("b.png", 1.0), ("c.png", 0.1), ("d.png", 0.7)):
+        gray = np.full((64, 64, 3), 128)
+        rgb = (gray + share * (np.array((210, 90, 60)) - gray)).astype(np.uint8)
+        assert cv2.imwrite(str(tmp_path / name), rgb[..., ::-1])
+    sheet = tmp_path / "sheets" / "worst.png"
+    sheet.parent.mkdir()
+    report = evaluate(tmp_path, NONE, draws=0, colour=no_colour, worst_sheet=sheet)
+    assert [row.file for row in sorted(report.rows, key=lambda row: -row.de00)] == ["b.png", "d.png", "a.png", "c.png"]
+    drawn = cv2.imread(str(sheet)).astype(int)
+    assert drawn.shape == (2 * 204, 6 * 204, 3)
+    centres = drawn[102::204, 102::204]  # two photos a row: gray, ours, truth
+    colour = np.ptp(centres, axis=-1)
+    truths = colour[:, 2::3].ravel().tolist()
+    assert truths == sorted(truths, reverse=True) and truths[-1] > 5
+    assert not colour[:, [0, 1, 3, 4]].any()
+
+
 def test_a_folder_of_nothing_readable_is_refused(tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(PhotosError, match="None of the 1 photos"):

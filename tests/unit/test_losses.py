@@ -30,6 +30,17 @@ def test_l1_is_the_mean_over_pixels_and_axes():
     assert number(l1(ops.convert_to_tensor(ours), ops.zeros_like(ours))) == pytest.approx(0.175)
 
 
+def test_weights_count_a_pixels_both_axes():
+    ours = ops.convert_to_tensor(np.array([[[[0.1, -0.2], [0.0, 0.4]]]], np.float32))
+    weights = ops.convert_to_tensor(np.array([[[[1.5], [0.5]]]], np.float32))
+    by_hand = (1.5 * (0.1 + 0.2) + 0.5 * (0.0 + 0.4)) / 4
+    assert by_hand == pytest.approx(0.1625)
+    assert number(l1(ours, ops.zeros_like(ours), weights)) == pytest.approx(by_hand, abs=1e-6)
+    total, gan, distance = number(generator_loss(ops.zeros((1, 1)), ours, ops.zeros_like(ours), 1.0, 100.0, weights))
+    assert distance == pytest.approx(by_hand, abs=1e-6)
+    assert total == pytest.approx(gan + 16.25, abs=1e-4)
+
+
 def test_generator_loss_is_weighted_gan_plus_100_l1():
     ours = ops.convert_to_tensor(np.full((1, 2, 2, 2), 0.03, np.float32))
     fake = ops.zeros((1, 1, 1, 1))
