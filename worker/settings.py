@@ -1,6 +1,7 @@
 """All settings, from the command line, the environment (`PHOTOCHROM_*`) and `photochrom.toml`, in that order.
 
-Only entry points read settings; below them, values are passed.
+Only entry points read settings; below them, values are passed. Those of one watched folder are in
+`worker.root_settings`, and are imported from here like all others.
 """
 
 import difflib
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,6 +25,12 @@ from pydantic_settings import (
 )
 
 from worker.errors import UnknownSetting
+from worker.root_settings import CURATED_ROOT, OutputFormat, RootSettings, absolute
+
+__all__ = [
+    "CURATED_ROOT", "NOT_SETTINGS", "PREFIX", "SOCKET_PATH_MAX_BYTES", "TRAINER", "RootSettings", "Settings",
+    "broker_socket", "choose", "config_file", "load",
+]  # fmt: skip
 
 PREFIX = "PHOTOCHROM_"
 #: names in the environment that are no settings: the file to read, test faults, a worker's name from its supervisor
@@ -32,61 +39,6 @@ NOT_SETTINGS = frozenset({"PHOTOCHROM_CONFIG", "PHOTOCHROM_FAULT", "PHOTOCHROM_W
 TRAINER = "PHOTOCHROM_TRAINER"
 #: a unix socket's path may have 107 bytes on Linux and 103 on macOS
 SOCKET_PATH_MAX_BYTES = 100
-
-#: name of the curated folder among the roots; an operator's are named otherwise, or by absolute paths
-CURATED_ROOT = "(curated)"
-
-WatchMode = Literal["auto", "events", "scan"]
-OutputFormat = Literal["same", "tiff", "png", "jpeg"]
-
-
-def absolute(path: Path) -> Path:
-    """The path as every process finds it, whatever its current directory."""
-    return Path(os.path.abspath(path.expanduser()))
-
-
-class OutputPolicy(BaseModel):
-    """How derivatives look: for all folders, or, where given, for one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    output_format: OutputFormat | None = None
-    output_depth: Literal["same", "8", "16"] | None = None
-    tiff_compression: Literal["deflate", "none", "lzw", "zstd"] | None = None
-    jpeg_quality: int | None = Field(default=None, ge=50, le=100)
-    output_profile: str | None = None
-    strength: float | None = Field(default=None, ge=0, le=1)
-    saturation: float | None = Field(default=None, ge=0, le=3)
-    temperature: float | None = Field(default=None, ge=-1, le=1)
-    tone: Literal["drop", "preserve"] | None = None
-
-
-class RootSettings(OutputPolicy):
-    """One watched folder and where its derivatives go: a `[[roots]]` table in photochrom.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: Path
-    output: Path
-    name: str = ""
-    mode: WatchMode = "auto"
-    settle_s: float | None = Field(default=None, gt=0)
-    priority: Literal["normal", "backlog"] = "normal"
-    model: str = ""  # the version of the generator, or an alias, that its scans are bound to; empty: the champion
-    batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
-    batch_marker: str = Field(default="READY", pattern=r"^[^/]+$")
-    batch_count: int = Field(default=0, ge=0)
-    batch_manifest: str = Field(default="SHA256SUMS", pattern=r"^[^/]+$")
-
-    @field_validator("path", "output")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return absolute(value)
-
-    @property
-    def key(self) -> str:
-        """The root's name in the database: its own, or its absolute path, as text that every database takes."""
-        return self.name or os.fsencode(self.path).decode("utf-8", "backslashreplace")
 
 
 class Settings(BaseSettings):

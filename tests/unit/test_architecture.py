@@ -13,7 +13,7 @@ from worker import queue
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("daemon", "worker", "model")
-MAX_LINES = 320
+MAX_LINES = 300
 #: split, so that this file does not name them itself
 INDEXES = ["py" + "pi.org", "python" + "hosted.org", "files.python" + "hosted", "conda" + ".anaconda.org"]
 
