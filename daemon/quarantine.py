@@ -18,7 +18,7 @@ from worker.db import Database
 from worker.errors import ExitCode, JobMoved, PhotochromError
 from worker.json_output import print_json, print_json_rows
 from worker.originals import open_below
-from worker.pages import rows_by_id
+from worker.pages import ROW_ID, rows_by_id
 from worker.settings import load
 from worker.tables import Job, JobEvent, JobState, Root, SourceFile, absolute, display
 
@@ -52,7 +52,7 @@ def list_(as_json: bool) -> None:
 
 
 @quarantine.command()
-@click.argument("job_id", metavar="ID", type=int)
+@click.argument("job_id", metavar="ID", type=ROW_ID)
 @as_json
 def show(job_id: int, as_json: bool) -> None:
     """Show the evidence on one scan: error, traceback, the file then and now, host, model, attempts, last end."""
@@ -118,7 +118,7 @@ def _as_it_is_now(root: bytes, below: bytes) -> dict[str, Any]:
 
 
 @quarantine.command()
-@click.argument("ids", metavar="ID…", type=int, nargs=-1)
+@click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every quarantined scan.")
 def retry(ids: tuple[int, ...], everything: bool) -> None:
     """Send quarantined scans back into the queue, their strikes forgiven: after a repair of what was wrong."""
@@ -126,7 +126,7 @@ def retry(ids: tuple[int, ...], everything: bool) -> None:
 
 
 @quarantine.command()
-@click.argument("ids", metavar="ID…", type=int, nargs=-1)
+@click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every quarantined scan.")
 def dismiss(ids: tuple[int, ...], everything: bool) -> None:
     """Let quarantined scans be: they count as skipped; `photochrom retry` and new content still take them again."""

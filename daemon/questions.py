@@ -17,7 +17,7 @@ from worker import training_runs
 from worker.db import Database, missing_file, open_database, refuse_unmigrated, without_password
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
 from worker.json_output import print_json, print_json_rows
-from worker.pages import rows_by_id
+from worker.pages import ROW_ID, rows_by_id
 from worker.settings import Settings, config_file, load
 from worker.tables import JOB_STATUS, JobState
 
@@ -140,7 +140,7 @@ def why(path: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("ids", metavar="ID…", type=click.IntRange(1, 2**31 - 1), nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Colour also what is in colour already, bitonal or blank.")
 def retry(ids: tuple[int, ...], force: bool) -> None:
     """Send quarantined or skipped jobs back into the queue, their strikes forgiven."""

@@ -12,7 +12,7 @@ from worker.db import Database, has_tables, open_database, refuse_unmigrated
 from worker.errors import DatabaseUnusable
 from worker.json_output import print_json_rows
 from worker.learning_tables import CuratedPhoto, CuratedState
-from worker.pages import rows_by_id
+from worker.pages import ROW_ID, rows_by_id
 from worker.settings import load
 from worker.versions import operator
 
@@ -64,7 +64,7 @@ def list_(state: str | None, as_json: bool) -> None:
 
 
 @curated_.command()
-@click.argument("photo_id", metavar="ID", type=int)
+@click.argument("photo_id", metavar="ID", type=ROW_ID)
 def show(photo_id: int) -> None:
     """Everything about the photo ID, as JSON."""
     with _record() as database, database.reading() as session:
@@ -75,14 +75,14 @@ def show(photo_id: int) -> None:
 
 
 @curated_.command()
-@click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1, required=True)
 def accept(ids: tuple[int, ...]) -> None:
     """Learn from these photos, whatever their check said; never from a neighbour of an evaluation picture."""
     _overrule(ids, CuratedState.ACCEPTED, "accepted by hand")
 
 
 @curated_.command()
-@click.argument("ids", metavar="ID…", type=int, nargs=-1, required=True)
+@click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1, required=True)
 @click.option("--reason", default="rejected by hand", show_default=True, help="Why; kept in the record.")
 def reject(ids: tuple[int, ...], reason: str) -> None:
     """Learn from these photos no more."""

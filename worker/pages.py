@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+import click
 import sqlalchemy as sa
 
 from worker.db import Database
 
 PAGE: Final = 1000
+#: a row's number on the command line: one that no column holds is wrong usage, not an error of the database
+ROW_ID: Final = click.IntRange(1, 2**31 - 1)
 
 
 def rows_by_id(database: Database, query: sa.Select[*tuple[Any, ...]], column: Any) -> Iterator[sa.Row[Any]]:

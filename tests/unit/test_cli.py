@@ -163,6 +163,16 @@ def test_retry_sends_back_once_and_says_what_it_cannot(one_job: Database) -> Non
     assert _run("retry", "9" * 30).exit_code == ExitCode.USAGE
 
 
+@pytest.mark.parametrize(
+    "verb", ["retry", "quarantine show", "quarantine retry", "quarantine dismiss", "curated show", "curated accept",
+             "curated reject"]
+)  # fmt: skip
+def test_a_number_that_no_row_can_have_is_wrong_usage(one_job: Database, verb: str) -> None:
+    for number in ("9" * 20, "9" * 10, "0"):
+        result = _run(*verb.split(), number)
+        assert result.exit_code == ExitCode.USAGE and "range" in result.stderr, result.output
+
+
 def test_config_lists_every_setting_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHOTOCHROM_DATABASE_URL", "postgresql://me:secret@host/x")
     monkeypatch.setenv("PHOTOCHROM_BROKER_URL", "redis://:secret@host/0")
