@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from daemon.leash import leashed
+from worker.addresses import without_password
 from worker.errors import BrokerUnavailable, DependencyMissing
 from worker.mounts import mount_of
 from worker.settings import Settings, broker_socket
@@ -236,7 +237,7 @@ def check_broker(settings: Settings) -> None:
         advice = "Start that server or correct PHOTOCHROM_BROKER_URL; unset, the embedded broker is used."
     else:
         advice = "Start it with `photochrom up`, or set PHOTOCHROM_BROKER_URL."
-    address = _without_password(settings.broker)
+    address = without_password(settings.broker)
     scheme, separator, rest = settings.broker.partition("://")
     if not separator or scheme not in REDIS_SCHEMES.keys() | UNASKED_SCHEMES:
         known = ", ".join(sorted(REDIS_SCHEMES.keys() | UNASKED_SCHEMES))
@@ -245,7 +246,10 @@ def check_broker(settings: Settings) -> None:
         return
     try:
         _ask(f"{REDIS_SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}")
-    except (redis.RedisError, ValueError) as error:
+    except ValueError as error:  # whose text may be a piece of a password
+        hint = "in a password, / ? # @ and % must be percent-encoded"
+        raise BrokerUnavailable(f"{address} is no broker's address ({hint}). {advice}") from error
+    except redis.RedisError as error:
         raise BrokerUnavailable(f"No broker answers at {address} ({error}). {advice}") from error
 
 
@@ -253,11 +257,6 @@ def _ask(url: str) -> None:
     client = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, retry=ONCE)
     with contextlib.closing(client), contextlib.suppress(redis.BusyLoadingError):
         client.ping()
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
 
 
 def _make_private(folder: Path) -> None:

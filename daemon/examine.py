@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from daemon import roots
 from daemon.broker import check_broker
+from worker.addresses import without_password
 from worker.database_errors import in_words
 from worker.db import open_database, refuse_unmigrated
 from worker.errors import ExitCode, PhotochromError
@@ -69,7 +70,7 @@ def _database(settings: Settings) -> str:
     database = open_database(settings.database)
     try:
         refuse_unmigrated(database)
-        return f"{database.engine.url.render_as_string(hide_password=True)} answers, its schema is this version's"
+        return f"{without_password(settings.database)} answers, its schema is this version's"
     finally:
         database.dispose()
 

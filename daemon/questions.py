@@ -14,7 +14,8 @@ import click
 import sqlalchemy as sa
 
 from worker import training_runs
-from worker.db import Database, missing_file, open_database, refuse_unmigrated, without_password
+from worker.addresses import without_password
+from worker.db import Database, missing_file, open_database, refuse_unmigrated
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
 from worker.json_output import print_json, print_json_rows
 from worker.pages import ROW_ID, rows_by_id

@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
+from worker.addresses import without_password
 from worker.database_errors import advice_on, first_line
 from worker.errors import DatabaseNewer, DatabaseUnusable
 from worker.mounts import mount_of
@@ -280,11 +281,3 @@ def missing_file(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file():
         return None
     return Path(parsed.database or "")
-
-
-def without_password(url: str) -> str:
-    """A database's or a Redis broker's URL as it may be shown and logged."""
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "(no valid URL)"
