@@ -14,7 +14,7 @@ import numpy as np
 from model.config import AB_RANGE, Preset
 from model.data import resized
 from model.metrics import agreement, colour_sums
-from model.photos import Pack
+from model.pack import Pack
 
 #: a net so dull that it would need more than this is not rescued by saturation
 MOST_SATURATION = 1.8

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from model.config import AB_RANGE, Sampling
 from model.film import age, film_lightness
-from model.photos import Pack
+from model.pack import Pack
 from model.rarity import rarity_table
 
 

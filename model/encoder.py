@@ -45,6 +45,7 @@ class _Reader(pickle.Unpickler):
     """Knows dictionaries and tensors, refuses every other name."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What a name in the file stands for; every other name is an error."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -54,6 +55,7 @@ class _Reader(pickle.Unpickler):
         raise EncoderError(f"The weights name {module}.{name}, which a file of weights has no need of; not loaded.")
 
     def persistent_load(self, pid: Any) -> _Storage:
+        """The storage that a tensor refers to; its bytes follow at the file's end."""
         return _Storage(pid[1], pid[2])
 
 

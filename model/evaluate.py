@@ -60,7 +60,7 @@ class EvaluationReport:
 
 
 def no_colour(light: np.ndarray) -> np.ndarray:
-    """The gray baseline: ab = 0."""
+    """The gray baseline: L* `[H, W]` -> ab = 0 `[H, W, 2]` float32."""
     return np.zeros((*light.shape, 2), np.float32)
 
 
@@ -193,29 +193,15 @@ def evaluate(
     """
     judged = version or shipped()
     sizes_px = (judged.serve_size_px, _second_size(judged) if colour is None else 0)
-    colouring = colour or Colorizer(judged).chroma
     if colour is None:
+        colour = Colorizer(judged).chroma
         second = Colorizer(judged.served(sizes_px[1], judged.framing, judged.flip_average)).chroma
-    seeing = Lpips(lpips) if lpips else None
     photos = spread(find_photos([folder]), count)
-    categories = categories_of(folder, photos)
-    rows, plain, skipped = [], [], {}
-    for count, photo in enumerate(photos):
-        try:
-            truth = decode(photo)
-        except PhotosError as error:
-            skipped[photo.name] = str(error)
-            continue
-        light = gray_of(truth)[1]
-        answer = colouring(light)
-        two_size = apart(answer, second(light)) if second else float("nan")
-        category = categories[photo.name]
-        rows.append(compare(photo, category, truth, lab_to_rgb(light, answer), seeing, two_size))
-        plain.append(compare(photo, category, truth, lab_to_rgb(light, no_colour(light)), seeing, 0.0))
-        progress(count + 1, len(photos))
+    judge = _Judge(colour, second, Lpips(lpips) if lpips else None, categories_of(folder, photos))
+    rows, plain, skipped = judge.scores(photos, progress)
     if not rows:
         raise PhotosError(f"None of the {len(photos)} photos in {folder} can be decoded.")
-    _write_sheets(rows, photos, colouring, sheet, worst_sheet)
+    _write_sheets(rows, photos, colour, sheet, worst_sheet)
     return EvaluationReport(
         version=judged.name,
         weights_sha256=judged.weights_sha256,
@@ -228,6 +214,38 @@ def evaluate(
         rows=rows,
         skipped=skipped,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Judge:
+    """What colours the photos, and what they are compared with and by."""
+
+    colour: Colour
+    second: Colour | None
+    lpips: Lpips | None
+    categories: dict[str, str]
+
+    def scores(
+        self, photos: list[Photo], progress: Callable[[int, int], None]
+    ) -> tuple[list[PhotoScore], list[PhotoScore], dict[str, str]]:
+        """Figures of each photo, of the same left gray, and the photos that cannot be decoded, with the reason."""
+        rows, plain, skipped = [], [], {}
+        for number, photo in enumerate(photos):
+            try:
+                truth = decode(photo)
+            except PhotosError as error:
+                skipped[photo.name] = str(error)
+                continue
+            light = gray_of(truth)[1]
+            answer = self.colour(light)
+            two_size = apart(answer, self.second(light)) if self.second else float("nan")
+            rows.append(self._compare(photo, truth, lab_to_rgb(light, answer), two_size))
+            plain.append(self._compare(photo, truth, lab_to_rgb(light, no_colour(light)), 0.0))
+            progress(number + 1, len(photos))
+        return rows, plain, skipped
+
+    def _compare(self, photo: Photo, truth: np.ndarray, ours: np.ndarray, two_size: float) -> PhotoScore:
+        return compare(photo, self.categories[photo.name], truth, ours, self.lpips, two_size)
 
 
 def _second_size(version: Version) -> int:

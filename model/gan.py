@@ -34,7 +34,7 @@ class Adversaries:
         Args:
             preset: the recipe.
             policy: what the generator computes in, as `model.precision.chosen` gives it.
-            common: how common each colour is in the training photos, as `photos.colour_histogram`; needed where a
+            common: how common each colour is in the training photos, as `pack.colour_histogram`; needed where a
                 phase minds rare colours.
 
         Raises:

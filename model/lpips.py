@@ -42,6 +42,7 @@ def find_alexnet() -> Path:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        """What a name in the file stands for; every other name is an error."""
         if name not in _ALLOWED or module.split(".")[0] not in ("numpy", "flax"):
             raise LpipsError(f"The weights name {module}.{name}, which arrays have no need of; not loaded.")
         if name == "FrozenDict":

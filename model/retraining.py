@@ -104,23 +104,9 @@ def retrain(
         TrainingError: as `model.train.train`; LossNotFinite when the run is lost.
         MemoryError: not even the smallest effort fits.
     """
-    version = champion.version
-    discriminator = version.directory / "discriminator.npz"
     while True:
         try:
-            result = train(
-                [photos],
-                output,
-                preset=recipe(version, effort),
-                minutes=effort.minutes,
-                steps=effort.steps,
-                seed=effort.seed,
-                start=weights_path(version),
-                start_discriminator=discriminator if discriminator.exists() else None,
-                checkpoint_every_s=effort.checkpoint_every_s,
-                curves=output.parent / "tensorboard",
-                progress=progress,
-            )
+            result = _train_from(champion.version, [photos], output, effort, progress)
             _match_saturation(champion, output, photos / "replay")
             return result
         except tf.errors.ResourceExhaustedError as error:
@@ -134,6 +120,25 @@ def retrain(
                 ) from error
             effort = less
             reduced(effort)
+
+
+def _train_from(
+    version: Version, photos: list[Path], output: Path, effort: Effort, progress: Callable[[Progress], None]
+) -> TrainResult:
+    discriminator = version.directory / "discriminator.npz"
+    return train(
+        photos,
+        output,
+        preset=recipe(version, effort),
+        minutes=effort.minutes,
+        steps=effort.steps,
+        seed=effort.seed,
+        start=weights_path(version),
+        start_discriminator=discriminator if discriminator.exists() else None,
+        checkpoint_every_s=effort.checkpoint_every_s,
+        curves=output.parent / "tensorboard",
+        progress=progress,
+    )
 
 
 def _match_saturation(champion: Colorizer, output: Path, replay: Path) -> None:

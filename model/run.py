@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from model.calibrate import Calibration
 from model.config import Phase, Preset
-from model.photos import Pack
+from model.pack import Pack
 from model.registry import sha256_of
 
 CHECKPOINT_EVERY_S = 180.0

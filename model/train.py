@@ -19,7 +19,9 @@ from model.data import Batches
 from model.encoder import load_encoder, published_weights
 from model.gan import LOSSES, Adversaries, Step
 from model.history import History
-from model.photos import Pack, draw, find_photos, pack_photos, split_holdout
+from model.holdout import split_holdout
+from model.pack import Pack, pack_photos
+from model.photos import draw, find_photos
 from model.precision import Precision, chosen
 from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config, write_version
 from model.sheets import training_sheet
@@ -111,12 +113,8 @@ def train(
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
         write_config(run, pack, len(learned), start)
-    History(output / "history.csv").rewind(run.step)
-    batches = Batches(pack, learned, recipe.sampling, recipe.batch, seed)
     folder = curves or output / "tensorboard"
-    drawn = Curves(folder, time.time(), run.step)
-    while run.phase < len(recipe.phases):
-        _train_phase(run, players, batches, drawn, progress)
+    _train_phases(run, players, Batches(pack, learned, recipe.sampling, recipe.batch, seed), folder, progress)
     return _finish(run, players, pack, held, folder)
 
 
@@ -163,6 +161,16 @@ def _resume(run: Run, players: Adversaries) -> bool:
     players.restore(arrays)
     logger.info("goes on at step %d", run.step)
     return True
+
+
+def _train_phases(
+    run: Run, players: Adversaries, batches: Batches, folder: Path, progress: Callable[[Progress], None]
+) -> None:
+    """All that is left of the phases; the curves go into the folder."""
+    History(run.output / "history.csv").rewind(run.step)
+    curves = Curves(folder, time.time(), run.step)
+    while run.phase < len(run.preset.phases):
+        _train_phase(run, players, batches, curves, progress)
 
 
 def _train_phase(

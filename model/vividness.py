@@ -35,7 +35,7 @@ class PixelRarity:
         """Look the weights up once.
 
         Args:
-            common: share of all pixels in each of `HISTOGRAM_BINS`² bins of (a, b), as `photos.colour_histogram`.
+            common: share of all pixels in each of `HISTOGRAM_BINS`² bins of (a, b), as `pack.colour_histogram`.
             power: 1 for Zhang et al.'s weights, less for milder ones.
         """
         self._table = (rarity_table(common) ** power).astype(np.float32)

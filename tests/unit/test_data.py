@@ -5,7 +5,9 @@ import pytest
 from model.config import AB_RANGE, Sampling
 from model.data import Batches, light_and_colour, photo_weights
 from model.film import age, film_lightness
-from model.photos import PhotosError, decode, draw, find_photos, pack_photos, shrink, split_holdout
+from model.holdout import split_holdout
+from model.pack import pack_photos
+from model.photos import PhotosError, decode, draw, find_photos, shrink
 
 
 def write(path, rgb):

@@ -13,7 +13,7 @@ from skimage.color import lab2rgb
 from model import encoder
 from model.config import AB_RANGE, PRESETS, Architecture, ConfigError, Phase, Preset
 from model.gan import LOSSES, Adversaries
-from model.photos import colour_histogram
+from model.pack import colour_histogram
 from model.rarity import HISTOGRAM_BINS, rarity_table
 from model.vividness import PerceptualDistance, PixelRarity, feature_distance, srgb_from_net
 
