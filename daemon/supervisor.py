@@ -92,6 +92,5 @@ class Supervisor:
 
     def _echo(self) -> None:
         for name, log in self._logs.items():
-            for news in log.news(time.monotonic()):
+            for news in log.follow(time.monotonic()):
                 self._console.say(f"{name}: {news}")
-            log.rotate()

@@ -11,6 +11,7 @@ from installation import wait_for
 from mounts import fill, mount, own_mounts, tmpfs, unmount, without_privileges
 from plant import Plant, assert_invariants, manifest, png, running, scan
 
+from daemon.childlog import ROTATE_BYTES
 from worker.tables import FileState, JobState, Root, RootState, SourceFile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -22,7 +23,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     own_mounts()
     base = tmp_path_factory.mktemp("disks")
     store = base / "store"
-    with tmpfs(store, "40m", "share"), tmpfs(base / "output", "24m"), tmpfs(base / "state", "24m"):
+    with tmpfs(store, "40m", "share"), tmpfs(base / "output", "24m"), tmpfs(base / "state", "48m"):
         (base / "inbox").mkdir()
         mount("--bind", store, base / "inbox")
         try:
@@ -147,7 +148,8 @@ def test_state_directory_full(disks: Plant, cell: Cell) -> None:
     time.sleep(20)
     filler.unlink()
     began = time.time()
-    cell.recovered("ENOSPC on database, broker file and logs for 20 s", disks.settle("state", 3) - began)
+    fault = "ENOSPC on database, broker file and logs, one of them to be rotated, for 20 s"
+    cell.recovered(fault, disks.settle("state", 3) - began)
     assert_invariants(disks, originals, "state")
 
 
@@ -177,6 +179,14 @@ def test_root_unmounted_and_remounted(disks: Plant, cell: Cell) -> None:
 def test_root_replaced(disks: Plant, cell: Cell) -> None:
     """Another share in its place, and then the right one again."""
     before = manifest(disks.output)
+    log = state / "logs" / "worker.log"
+    with log.open("ab", buffering=0) as file:
+        file.write(b"\n" * (ROTATE_BYTES - log.stat().st_size - (1 << 16)))
+        filler = fill(state)
+        os.truncate(filler, filler.stat().st_size - (1 << 18))
+        file.write(b"\n" * (1 << 17))
+    wait_for(lambda: log.stat().st_size < ROTATE_BYTES // 2, 20, "the log is rotated")
+    assert not log.with_name("worker.log.1").exists(), "half a copy is left"
     unmount(disks.inbox)
     other = disks.installation.base / "other"
     with tmpfs(other, "4m", "another-share"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import errno
 import io
 import json
 import os
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from daemon import progress, up
-from daemon.childlog import READ_BYTES, ChildLog
-from daemon.children import HEALTHY_S, Keeper
+from daemon.childlog import READ_BYTES, ROTATE_BYTES, ChildLog
+from daemon.children import HEALTHY_S, Child, Keeper
 from daemon.progress import Console
+from daemon.supervisor import Supervisor
 from worker import jobs
 from worker.db import Database
 from worker.errors import BrokerUnavailable, ExitCode, OutputUnwritable, StateDirInUse
@@ -325,6 +327,59 @@ def test_logs_are_rotated_by_size_and_three_are_kept(tmp_path: Path) -> None:
     kept = {file.name: json.loads(file.read_text())["message"] for file in tmp_path.glob("worker.log.*")}
     assert kept == {"worker.log.1": "five", "worker.log.2": "four", "worker.log.3": "three"}
     assert path.read_text() == ""
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> tuple[Supervisor, io.StringIO]:
+    """A supervisor that follows one log; its part is never started."""
+    out = io.StringIO()
+    child = Child("worker", ["true"], log=tmp_path / "worker.log", environ={})
+    return Supervisor(Console(out), tmp_path, started=[], to_start=[child]), out
+
+
+def test_a_log_that_was_removed_is_made_again(followed: tuple[Supervisor, io.StringIO], tmp_path: Path) -> None:
+    supervisor, out = followed
+    path = tmp_path / "worker.log"
+    path.write_text(_line("error", "before"))
+    supervisor._echo()
+    path.unlink()
+    supervisor._echo()
+    assert path.read_text() == ""
+    path.write_text(_line("error", "after, and longer than what stood there"))
+    supervisor._echo()
+    assert out.getvalue() == "worker: error: before\nworker: error: after, and longer than what stood there\n"
+
+
+def test_a_full_disk_costs_a_part_of_a_log_and_no_more(
+    followed: tuple[Supervisor, io.StringIO], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied_in_half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:5])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    supervisor, out = followed
+    monkeypatch.setattr("daemon.childlog.shutil.copyfile", copied_in_half)
+    (tmp_path / "worker.log.1").write_text("older")
+    (tmp_path / "worker.log").write_bytes(_line("error", "the last").encode() + b"\n" * ROTATE_BYTES)
+    with progress.logged_to(supervisor._console):
+        for _ in range(2):
+            supervisor._echo()
+    there = {file.name: file.read_bytes() for file in tmp_path.glob("worker.log*")}
+    assert there == {"worker.log": b"", "worker.log.2": b"older"}
+    lost = f"A part of the log {tmp_path / 'worker.log'} is lost: it cannot be copied (No space left on device)."
+    assert out.getvalue().splitlines() == [lost, "worker: error: the last"]
+
+
+def test_a_log_that_cannot_be_read_is_told_once_and_ends_nothing(
+    followed: tuple[Supervisor, io.StringIO], tmp_path: Path
+) -> None:
+    supervisor, out = followed
+    (tmp_path / "worker.log").unlink()
+    (tmp_path / "worker.log").mkdir()
+    for _ in range(3):
+        supervisor._echo()
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith(f"worker: Its log {tmp_path / 'worker.log'} cannot be kept (Is a directory).")
 
 
 @pytest.mark.parametrize(("asked", "lost"), [(True, 0), (False, 1)])
