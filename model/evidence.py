@@ -14,10 +14,10 @@ Noise (grain on an empty page) halves its contrast with every octave, where phot
 0.26 of what it was on white noise; the larger of two such ratios is at least 0.43 on 1500 photographs, and that of
 kurtosis at least 3.1.
 
-Noise that was smoothed on purpose is not told from clouds and foliage, and is coloured. A rule for it was tried and left
-out: tails and skewness of the octaves that have contrast, which are those of a Gaussian field. Limits that find three
-quarters of noise smoothed over 4 to 16 px of 512 would also leave gray 1 of 4,500 photographs, and 1 in 66 of those faded
-to 0.3 of their contrast under grain.
+Noise that was smoothed on purpose is not told from clouds and foliage, and is coloured. A rule for it was tried and
+left out: tails and skewness of the octaves that have contrast, which are those of a Gaussian field. Limits that find
+three quarters of noise smoothed over 4 to 16 px of 512 would also leave gray 1 of 4,500 photographs, and 1 in 66 of
+those faded to 0.3 of their contrast under grain.
 """
 
 from typing import Final
