@@ -141,8 +141,16 @@ def test_scan_forbidden(disks: Plant, cell: Cell) -> None:
 
 
 def test_state_directory_full(disks: Plant, cell: Cell) -> None:
-    """Database, broker and logs cannot write."""
+    """Database, broker and logs cannot write; at first there is no room to rotate a log."""
     state = disks.installation.state_dir
+    log = state / "logs" / "worker.log"
+    with log.open("ab", buffering=0) as file:
+        file.write(b"\n" * (ROTATE_BYTES - log.stat().st_size - (1 << 16)))
+        filler = fill(state)
+        os.truncate(filler, filler.stat().st_size - (1 << 18))
+        file.write(b"\n" * (1 << 17))
+    wait_for(lambda: log.stat().st_size < ROTATE_BYTES // 2, 20, "the log is rotated")
+    assert not log.with_name("worker.log.1").exists(), "half a copy is left"
     filler = fill(state)
     originals = disks.drop("state", 3)
     time.sleep(20)
@@ -179,14 +187,6 @@ def test_root_unmounted_and_remounted(disks: Plant, cell: Cell) -> None:
 def test_root_replaced(disks: Plant, cell: Cell) -> None:
     """Another share in its place, and then the right one again."""
     before = manifest(disks.output)
-    log = state / "logs" / "worker.log"
-    with log.open("ab", buffering=0) as file:
-        file.write(b"\n" * (ROTATE_BYTES - log.stat().st_size - (1 << 16)))
-        filler = fill(state)
-        os.truncate(filler, filler.stat().st_size - (1 << 18))
-        file.write(b"\n" * (1 << 17))
-    wait_for(lambda: log.stat().st_size < ROTATE_BYTES // 2, 20, "the log is rotated")
-    assert not log.with_name("worker.log.1").exists(), "half a copy is left"
     unmount(disks.inbox)
     other = disks.installation.base / "other"
     with tmpfs(other, "4m", "another-share"):
