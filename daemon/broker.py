@@ -33,8 +33,6 @@ from worker.settings import Settings, broker_socket
 
 #: Celery's name of a scheme → the client's
 REDIS_SCHEMES = {"redis": "redis", "rediss": "rediss", "redis+socket": "unix"}
-#: RabbitMQ: the first message tells whether it answers
-UNASKED_SCHEMES = frozenset({"amqp", "amqps"})
 ONCE = Retry(NoBackoff(), 0)
 logger = logging.getLogger(__name__)
 
@@ -239,11 +237,9 @@ def check_broker(settings: Settings) -> None:
         advice = "Start it with `photochrom up`, or set PHOTOCHROM_BROKER_URL."
     address = without_password(settings.broker)
     scheme, separator, rest = settings.broker.partition("://")
-    if not separator or scheme not in REDIS_SCHEMES.keys() | UNASKED_SCHEMES:
-        known = ", ".join(sorted(REDIS_SCHEMES.keys() | UNASKED_SCHEMES))
-        raise BrokerUnavailable(f"{address} is no broker's address (known schemes: {known}). {advice}")
-    if scheme in UNASKED_SCHEMES:
-        return
+    if not separator or scheme not in REDIS_SCHEMES:
+        known = ", ".join(sorted(REDIS_SCHEMES))
+        raise BrokerUnavailable(f"{address} is no Redis or Valkey (schemes: {known}). {advice}")
     try:
         _ask(f"{REDIS_SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}")
     except ValueError as error:  # whose text may be a piece of a password

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from daemon.broker import check_broker
 from daemon.questions import as_json, record
-from worker import files, leases
+from worker import files, leases, training_runs
 from worker.database_errors import in_words
 from worker.db import after
 from worker.errors import ExitCode, PhotochromError
@@ -58,9 +58,8 @@ def signs(settings: Settings) -> list[Sign]:
         with record(settings) as database, database.reading() as session:
             now = database_time(session)
             found.append(Sign("database", True, "answers, its schema is this version's"))
-            for root in session.scalars(sa.select(Root).order_by(Root.name)):
-                found.append(_root(root, now, settings.scan_interval_s))
-            found += [_waiting(session, now), _claims(session)]
+            found += _roots(session, settings, now)
+            found += [_waiting(session, settings, now), _claims(session)]
     except PhotochromError as error:
         found.append(Sign("database", False, str(error)))
     except sa.exc.DBAPIError as error:
@@ -76,6 +75,19 @@ def _broker(settings: Settings) -> Sign:
     return Sign("broker", True, "answers")
 
 
+def _roots(session: Session, settings: Settings, now: dt.datetime) -> Iterator[Sign]:
+    """The folders that these settings name; others in the record are another host's, or nobody's any more."""
+    known = {root.name: root for root in session.scalars(sa.select(Root).order_by(Root.name))}
+    for wanted in settings.all_roots:
+        root = known.pop(wanted.key, None)
+        if root is not None:
+            yield _root(root, now, settings.scan_interval_s)
+        else:
+            yield Sign(f"root {wanted.path}", False, "nobody has ever watched it. Start `photochrom up` or `watch`.")
+    for root in known.values():
+        yield Sign(f"root {display(root.path)}", True, "in the record, but not in these settings; not looked at")
+
+
 def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
     what = f"root {display(root.path)}"
     if root.state is RootState.OFFLINE:
@@ -85,15 +97,25 @@ def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
         return Sign(what, False, "nobody watches it. Start `photochrom up` or `photochrom watch`.", age_s)
     if age_s is None:
         return Sign(what, True, "its first scan is under way")
+    if root.reason:  # paused
+        return Sign(what, False, root.reason, age_s)
     late = age_s > max(LATE_SCANS * interval_s, LATE_S)
     advice = "; that is too long ago. Look at the watcher's log." if late else ""
     return Sign(what, not late, f"scanned completely {age_s:.0f} s ago, {root.files} files{advice}", age_s)
 
 
-def _waiting(session: Session, now: dt.datetime) -> Sign:
-    """Work that is due and that nobody takes is what a dead worker looks like from outside."""
+def _waiting(session: Session, settings: Settings, now: dt.datetime) -> Sign:
+    """Work that is due and that nobody takes is what a dead worker looks like from outside.
+
+    That of a folder that is offline or paused is not due, and the folder's own sign says why.
+    """
+    if settings.retrain_pauses_colouring and training_runs.under_way(session):
+        return Sign("work", True, "colouring waits for the training run that is under way (retrain_pauses_colouring)")
+    held = sa.select(Root.name).where(sa.or_(Root.state == RootState.OFFLINE, Root.reason != ""))
     ready = sa.func.coalesce(Job.not_before, Job.created_at)
-    oldest = session.scalar(sa.select(sa.func.min(ready)).where(Job.state == JobState.QUEUED, due(Job)))
+    oldest = session.scalar(
+        sa.select(sa.func.min(ready)).where(Job.state == JobState.QUEUED, due(Job), Job.root.not_in(held))
+    )
     claimed = session.scalar(sa.select(sa.func.max(Job.started_at)))
     last = f"last claim {(now - claimed).total_seconds():.0f} s ago" if claimed else "no claim yet"
     if oldest is None:

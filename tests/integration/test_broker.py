@@ -147,7 +147,7 @@ def test_an_address_where_nobody_answers_is_one_sentence(tmp_path: Path) -> None
     assert "PHOTOCHROM_BROKER_URL" in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["redis//x", "unix:///x", "redis://host:port/0", "localhost:6379"])
-def test_what_is_no_address_is_said_so(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize("url", ["redis//x", "unix:///x", "redis://host:port/0", "localhost:6379", "amqp://x"])
+def test_what_is_no_address_of_a_broker_is_said_so(tmp_path: Path, url: str) -> None:
     with pytest.raises(BrokerUnavailable, match="PHOTOCHROM_BROKER_URL"):
         check_broker(Settings(state_dir=tmp_path, broker_url=url))

@@ -1,5 +1,6 @@
 """quarantine, health, selftest, verify --all: what an operator asks and decides."""
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -10,12 +11,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from daemon.cli import main
-from worker import files, jobs
+from worker import files, jobs, training_runs
 from worker.db import Database, after
 from worker.errors import ScanBroken
 from worker.files import Stamp
 from worker.strikes import Strikes
-from worker.tables import FileState, Job, JobState, Root, SourceFile
+from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile
 
 RULES = Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
 
@@ -148,6 +149,62 @@ def test_health_looks_end_to_end(root: Path, state_database: Database) -> None:
     health("root")
     change(Root, scanned_at=after(7200), watcher_until=after(7200))  # its watcher died, then the clock was put back
     health("root")
+
+
+def test_health_knows_a_folder_that_nobody_has_ever_watched(
+    root: Path, state_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another").mkdir()
+    monkeypatch.setenv("PHOTOCHROM_INBOX", str(tmp_path / "another"))
+    health("root")
+    assert f"root {tmp_path}/another: nobody has ever watched it" in ask("health").output
+
+
+def test_a_folder_that_is_no_setting_any_more_does_not_make_ill(
+    root: Path, state_database: Database, tmp_path: Path
+) -> None:
+    with state_database.writing() as session:
+        files.watch_root(
+            session, name="former", path=b"/former", output=b"/out", mode="scan", fs_type="ext4",
+            identity={"source": "x"}, watcher="w", lease_s=-1,
+        )  # fmt: skip
+    health()
+    assert "ok   root /former: in the record, but not in these settings" in ask("health").output
+
+
+@pytest.mark.parametrize("state", [RootState.ONLINE, RootState.OFFLINE])
+def test_work_of_a_folder_that_is_held_up_is_no_worker_s_fault(
+    root: Path, state_database: Database, state: RootState
+) -> None:
+    job_id = submitted(state_database, root, "a.png")
+    with state_database.writing() as session:
+        session.get_one(Job, job_id).created_at = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1000)
+        folder = session.query(Root).one()
+        folder.state, folder.reason = state, "Paused: free some space; it goes on by itself."
+    health("root")
+    told = ask("health").output
+    assert "Paused: free some space" in told and "No worker takes it" not in told
+
+
+def test_work_that_waits_for_training_is_no_worker_s_fault(
+    root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submitted(state_database, root, "a.png")
+    with state_database.writing() as session:
+        session.get_one(Job, job_id).created_at = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1000)
+        training_runs.begin(session, trigger="now", least_new=0, holder=training_runs.this_process())
+    health("work")
+    monkeypatch.setenv("PHOTOCHROM_RETRAIN_PAUSES_COLOURING", "true")
+    health()
+    assert "waits for the training run" in ask("health").output
+
+
+def test_health_asks_every_broker_that_it_calls_well(
+    root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOTOCHROM_BROKER_URL", "amqp://x.invalid")
+    health()
+    assert "amqp://x.invalid is no Redis or Valkey" in ask("health").output
 
 
 def test_health_without_a_record(tmp_path: Path, state_dir: Path) -> None:
