@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: opening and closing without writing are left out: we do that ourselves
 EVENTS: list[type[FileSystemEvent]] = [
-    DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent, FileClosedEvent, FileCreatedEvent,
-    FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+    DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent, FileClosedEvent,
+    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
 ]  # fmt: skip
 
 
@@ -82,7 +83,8 @@ class Hints(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called by watchdog's thread."""
-        whole = event.is_directory and event.event_type in {"created", "moved"}
+        # "attrib": a folder that could not be read may be readable now, with all that is below it
+        whole = event.is_directory and event.event_type in {"created", "moved", "attrib"}
         for path in {event.src_path, event.dest_path} - {"", b""}:
             raw = os.fsencode(path)
             self._add(raw if whole else os.path.dirname(raw), deep=whole)

@@ -75,6 +75,22 @@ def test_output_full_at_the_last_moment(disks: Plant, cell: Cell) -> None:
     assert_invariants(disks, originals, "last")
 
 
+def test_output_fills_up_under_a_job(disks: Plant, cell: Cell) -> None:
+    """The job has begun when the last free block is taken: its own write fails, for real."""
+    disks.arm("inference", "stop")
+    originals = disks.drop("under", 2, size_px=400)
+    disks.hit("inference")
+    (child,) = disks.coloring()
+    filler = fill(disks.output)
+    os.kill(child, 18)  # SIGCONT
+    waits(disks, "under")
+    filler.unlink()
+    began = time.time()
+    cell.recovered("ENOSPC while a derivative is written to a full disk", disks.settle("under", 2) - began)
+    no_strikes(disks, "under")
+    assert_invariants(disks, originals, "under")
+
+
 def test_quota(disks: Plant, cell: Cell) -> None:
     disks.arm("half_written", "raise EDQUOT")
     originals = disks.drop("quota", 1)
@@ -138,6 +154,25 @@ def test_scan_forbidden(disks: Plant, cell: Cell) -> None:
     ended = disks.settle("forbidden", 1)
     assert_invariants(disks, manifest(disks.inbox / "forbidden"), "forbidden")
     cell.recovered("EACCES on a scan, then granted", ended - began)
+
+
+def test_folder_forbidden(disks: Plant, cell: Cell) -> None:
+    """It cannot be listed nor watched; nothing else goes deaf by that, and it is taken once it may be read."""
+    made = disks.inbox / ".locked"
+    made.mkdir()
+    (made / "0.png").write_bytes(png(scan(720)))
+    made.chmod(0)
+    after_a_look(disks)
+    made.rename(disks.inbox / "locked")
+    beside = disks.drop("beside", 1)
+    disks.settle("beside", 1)
+    time.sleep(3)
+    assert disks.jobs("locked") == []
+    (disks.inbox / "locked").chmod(0o700)
+    began = time.time()
+    cell.recovered("EACCES on a folder, then granted", disks.settle("locked", 1) - began)
+    assert_invariants(disks, manifest(disks.inbox / "locked"), "locked")
+    assert_invariants(disks, beside, "beside")
 
 
 def test_state_directory_full(disks: Plant, cell: Cell) -> None:
