@@ -110,3 +110,4 @@ class Dispatcher:
         with self.database.writing() as session:
             for job in jobs.expire(session, strikes.in_force(self.settings)):
                 logger.warning("lease_expired", extra={"job_id": job.id, "state": job.state, "worker": job.worker})
+            fault.point("taken_back")

@@ -14,6 +14,7 @@ import redis
 from cells import Cell
 from installation import wait_for
 from plant import Plant, assert_invariants, broker_of, parts, running
+from test_brokers import send_again
 
 from worker.settings import broker_socket
 from worker.tables import JobState
@@ -118,6 +119,21 @@ def test_step_while_messages_are_lost(stepping: tuple[Plant, Clock], cell: Cell,
     plant.settle(folder, len(jobs))
     cell.recovered(f"clock of the host steps {step_s // 3600:+d} h, all messages are lost", time.time() - began)
     assert_invariants(plant, originals, folder)
+
+
+def test_message_replayed_a_day_later(stepping: tuple[Plant, Clock], cell: Cell) -> None:
+    plant, clock = stepping
+    originals = plant.drop("yesterday", 2)
+    plant.settle("yesterday", 2)
+    before = {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("yesterday")}
+    clock.step(24 * 3600)
+    send_again(plant, [*before], 2)
+    more = plant.drop("today", 1)  # behind them in the queue
+    plant.settle("today", 1)
+    assert {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("yesterday")} == before
+    assert_invariants(plant, originals, "yesterday")
+    assert_invariants(plant, more, "today")
+    cell.held("messages of finished jobs replayed a day later")
 
 
 @pytest.mark.parametrize("offset_s", [7200, -7200])

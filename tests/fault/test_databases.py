@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, running
+from plant import Plant, assert_invariants, cut_off, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -160,14 +160,14 @@ def memory_limit_bytes(pid: int) -> int:
     return resource.prlimit(pid, resource.RLIMIT_DATA)[0]
 
 
-@pytest.mark.parametrize("fate", ["goes on", "is killed"])
+@pytest.mark.parametrize("fate", ["goes on", "is killed", "is killed, worker and watcher too"])
 def test_postgresql_slots_taken(on_postgresql: Plant, _postgresql_server: str, cell: Cell, fate: str) -> None:
     """Nobody gets a connection for 20 s: a job ends that cannot be recorded, or its process does and a new one starts.
 
     Scans come meanwhile, too.
     """
-    plant, folder = on_postgresql, f"slots-{fate}"
-    point, what = {"goes on": ("published", signal.SIGCONT), "is killed": ("inference", signal.SIGKILL)}[fate]
+    plant, folder = on_postgresql, f"slots-{len(fate)}"
+    point, what = ("published", signal.SIGCONT) if fate == "goes on" else ("inference", signal.SIGKILL)
     plant.arm(point, "stop")
     originals = plant.drop(folder, 3)
     plant.wait_jobs(folder, 3)
@@ -178,6 +178,8 @@ def test_postgresql_slots_taken(on_postgresql: Plant, _postgresql_server: str, c
     try:
         slots.hold(1)
         os.kill(child, what)
+        for part in ("worker", "watch") if "too" in fate else ():
+            cut_off(plant.part(part))
         more = plant.drop(f"{folder}-meanwhile", 2)
         slots.hold(20)
     finally:

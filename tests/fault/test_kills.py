@@ -33,7 +33,9 @@ def test_colouring_process_killed(plant: Plant, cell: Cell, point: str) -> None:
     assert_invariants(plant, originals, folder)
 
 
-@pytest.mark.parametrize("point", [pytest.param("claimed", marks=pytest.mark.slow), "intended"])
+@pytest.mark.parametrize("point", [point if point == "intended" else pytest.param(point, marks=pytest.mark.slow)
+                                   for point in ("before_claim", "claimed", "half_written", "intended", "published",
+                                                 "finished")])  # fmt: skip
 def test_worker_killed(plant: Plant, cell: Cell, point: str) -> None:
     folder = f"worker-{point}"
     plant.arm(point, "stop")
@@ -54,6 +56,23 @@ def test_watcher_killed(plant: Plant, cell: Cell, point: str) -> None:
     ended = plant.hit(point)
     cell.recovered(f"SIGKILL of the watcher: {point}", plant.settle(folder, 3) - ended)
     assert_invariants(plant, originals, folder)
+
+
+@pytest.mark.slow
+def test_watcher_killed_while_it_takes_a_claim_back(plant: Plant, cell: Cell) -> None:
+    """The reaper dies between its decision and its commit: the claim is taken back once, and counted once."""
+    plant.arm("claimed", "stop")
+    plant.arm("taken_back", "kill")
+    originals = plant.drop("reaper", 2)
+    plant.hit("claimed")
+    (child,) = plant.coloring()
+    ended = plant.hit("taken_back", 90)
+    wait_for(lambda: [job.lost for job in plant.jobs("reaper") if job.claim_no] == [1] and all(
+        job.state is JobState.QUEUED for job in plant.jobs("reaper")), 60, "the claim is taken back")  # fmt: skip
+    os.kill(child, signal.SIGCONT)
+    cell.recovered("SIGKILL of the watcher: taken_back", plant.settle("reaper", 2) - ended)
+    assert_invariants(plant, originals, "reaper")
+    assert sorted(job.claim_no for job in plant.jobs("reaper")) == [1, 2]
 
 
 @pytest.mark.slow
