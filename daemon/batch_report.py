@@ -5,9 +5,9 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from worker.db import Database
 from worker.errors import PhotochromError
 from worker.jobs import OPEN, PUBLISHED
+from worker.originals import open_below
+from worker.output_folder import output_errors, write_all
 from worker.publish import Publication
 from worker.settings import RootSettings
 from worker.tables import FileState, Job, JobEvent, SourceFile, display
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 NAME: Final = b"batch-report"
 #: says in the file itself whose it is: nothing else is ever replaced
 FORMAT: Final = "photochrom batch report 1"
+#: from a report that could not be written to the next try: each reads the whole batch
+RETRY_S: Final = 20.0
 
 
 class Reporter:
@@ -34,6 +38,7 @@ class Reporter:
         self._database = database
         self._root = root
         self._open: set[bytes] = set()
+        self._failed: dict[bytes, tuple[float, str]] = {}  # when to try again (monotonic, seconds), and why
         self._seen_event = 0  # at first every batch is looked at
 
     def report(self) -> list[bytes]:
@@ -45,40 +50,61 @@ class Reporter:
             self._seen_event = newest
         written = []
         for batch in sorted(self._open):  # one after the other: at the start that is every batch there ever was
+            if time.monotonic() < self._failed.get(batch, (0.0, ""))[0]:
+                continue
             with self._database.reading() as session:
                 report = batch_report(session, self._root.key, batch)
             if report is None:
                 continue
+            try:
+                if self._write(batch, report):
+                    written.append(batch)
+            except PhotochromError as error:
+                self._try_again(batch, str(error))
+                continue
             self._open.discard(batch)
-            if self._write(batch, report):
-                written.append(batch)
+            self._failed.pop(batch, None)
         return written
 
+    def _try_again(self, batch: bytes, why: str) -> None:
+        """The disk, or a foreign file in the way, may be seen to at any time; it is told once."""
+        if self._failed.get(batch, (0.0, ""))[1] != why:
+            logger.warning("report_not_written", extra={"batch": display(batch), "why": why})
+        self._failed[batch] = (time.monotonic() + RETRY_S, why)
+
     def _write(self, batch: bytes, report: dict[str, Any]) -> bool:
-        """False when it is there already, as it is."""
+        """False when both files are there already, as they are.
+
+        The one that says whose it is comes first: by it the other is known when only one could be written.
+        """
         content = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
-        folder = os.path.join(os.fsencode(self._root.output), batch)
-        old = _read(os.path.join(folder, NAME + b".json"))
-        if old == content:
+        text = as_text(report).encode()
+        old, old_text = self._read(batch, b".json"), self._read(batch, b".txt")
+        if (old, old_text) == (content, text):
             return False
         ours = {hashlib.sha256(old).hexdigest()} if old is not None and FORMAT.encode() in old else set()
-        text = as_text(report).encode()
-        old_text = _read(os.path.join(folder, NAME + b".txt"))
-        ours_text = {hashlib.sha256(old_text).hexdigest()} if old_text is not None and ours else set()
-        try:
-            self._publish(batch, b".txt", text, ours_text)
-            self._publish(batch, b".json", content, ours)
-        except PhotochromError as error:
-            logger.warning("report_not_written", extra={"batch": display(batch), "why": str(error)})
-            return False
+        known = old_text is not None and old_text.startswith(f"Batch {report['batch']}: ".encode())
+        ours_text = {hashlib.sha256(old_text or b"").hexdigest()} if ours and known else set()
+        self._publish(batch, b".json", content, ours)
+        self._publish(batch, b".txt", text, ours_text)
         logger.info("batch_ended", extra={"batch": display(batch), **report["counts"]})
         return True
 
     def _publish(self, batch: bytes, suffix: bytes, content: bytes, replaces: Collection[str]) -> None:
         with Publication(self._root.output, batch, job_id="report", claim_no=1) as publication:
-            os.write(publication.fd, content)
+            with output_errors():
+                write_all(publication.fd, content)
             names = [batch + b"/" + NAME + suffix]
             publication.commit(publication.plan(names, replaces=replaces), replaces=replaces)
+
+    def _read(self, batch: bytes, suffix: bytes) -> bytes | None:
+        """What lies there; None also for what is no file that could be ours."""
+        try:
+            fd = open_below(os.fsencode(self._root.output), batch + b"/" + NAME + suffix)
+            with os.fdopen(fd, "rb") as file:
+                return file.read()
+        except OSError:
+            return None
 
 
 def batch_report(session: Session, root: str, batch: bytes) -> dict[str, Any] | None:
@@ -154,10 +180,3 @@ def _within(batch: bytes) -> sa.ColumnElement[bool]:
 
 def _at(time: dt.datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _read(path: bytes) -> bytes | None:
-    try:
-        return Path(os.fsdecode(path)).read_bytes()
-    except OSError:
-        return None

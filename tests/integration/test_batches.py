@@ -1,5 +1,6 @@
 """Boxes are held back until they are complete, and reported on once their last scan has ended."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import batch_report
 from daemon.batch_report import Reporter
 from daemon.batches import Gate, parse_manifest
 from daemon.reconcile import Reconciler
@@ -174,3 +176,50 @@ def test_a_report_never_replaces_a_foreign_file(database: Database, folders: tup
     box.colour()
     assert box.reporter.report() == []
     assert (box.output / "box 1" / "batch-report.json").read_text() == "mine"
+
+
+def test_a_report_that_could_not_be_written_is_written_later(
+    database: Database, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At first neither of its two files, then the second one only."""
+    monkeypatch.setattr("daemon.batch_report.RETRY_S", -1)
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    real = batch_report.write_all
+
+    def write_all(descriptor: int, content: bytes) -> None:
+        if ("json" if content.startswith(b"{") else "txt") in full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor, content)
+
+    monkeypatch.setattr(batch_report, "write_all", write_all)
+    folder = box.output / "box 1"
+    for full in ({"json"}, {"json"}, {"txt"}, {"txt"}):
+        assert box.reporter.report() == []
+        assert {path.name for path in folder.iterdir()} == ({"batch-report.json"} if "txt" in full else set())
+    assert [record.message for record in caplog.records] == ["report_not_written"], "the same is told once"
+    full = set()
+    assert box.reporter.report() == [b"box 1"]
+    assert {path.name for path in folder.iterdir()} == {"batch-report.json", "batch-report.txt"}
+    assert box.reporter.report() == []
+
+
+def test_a_report_is_written_when_a_foreign_file_is_out_of_its_way(
+    database: Database, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box(database, folders, batch="marker")
+    (box.output / "box 1").mkdir()
+    (box.output / "box 1" / "batch-report.txt").write_text("mine")
+    for name in ("box 1/a.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    assert box.reporter.report() == []
+    assert (box.output / "box 1" / "batch-report.txt").read_text() == "mine"
+    (box.output / "box 1" / "batch-report.txt").unlink()
+    assert box.reporter.report() == [], "each try reads the whole batch: not at every round"
+    monkeypatch.setattr(batch_report.time, "monotonic", lambda: 1e9)
+    assert box.reporter.report() == [b"box 1"]
