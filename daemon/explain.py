@@ -58,7 +58,7 @@ def why(session: Session, settings: Settings, path: bytes) -> Explanation:
     if unfit is not None:
         return unfit
     if row is None or (row.state is FileState.VANISHED and os.path.lexists(full)):
-        return _unseen(full, root, settings)
+        return _unseen(full, root_path, relative, root, settings)
     job = session.get(Job, row.job_id) if row.job_id is not None and row.state is FileState.SUBMITTED else None
     if job is None and (photo := curated.by_file(session, row.id)) is not None and row.state is FileState.SUBMITTED:
         return _say(full, photo.state, f"Curated photo {photo.id}, {photo.state}: {photo.reason}.", row)
@@ -127,8 +127,7 @@ def _not_a_file(full: bytes, row: SourceFile | None) -> Explanation | None:
             return _say(full, "missing", "There is no such file, and the record knows none.")
         return None
     except OSError as error:
-        code = errno.errorcode.get(error.errno or 0, "?")
-        return _say(full, FileState.BLOCKED, f"Blocked by {code} ({error.strerror}): it cannot even be looked at.", row)
+        return _say(full, FileState.BLOCKED, f"Blocked by {_errno(error)}: it cannot even be looked at.", row)
     if stat.S_ISDIR(mode):
         return _say(full, "folder", "It is a folder; ask about a file in it, or see `photochrom status`.")
     if not stat.S_ISREG(mode):
@@ -137,7 +136,9 @@ def _not_a_file(full: bytes, row: SourceFile | None) -> Explanation | None:
     return None
 
 
-def _unseen(full: bytes, root: Root | None, settings: Settings) -> Explanation:
+def _unseen(full: bytes, root_path: bytes, relative: bytes, root: Root | None, settings: Settings) -> Explanation:
+    if (closed := _unlistable(root_path, relative)) is not None:
+        return _say(full, FileState.BLOCKED, closed)
     if root is None or root.scanned_at is None:
         return _say(full, "unseen", "Not seen yet: its folder has not been scanned. Is `photochrom up` running?")
     return _say(
@@ -146,6 +147,23 @@ def _unseen(full: bytes, root: Root | None, settings: Settings) -> Explanation:
         f"Not seen yet: the last scan of its folder ended {_at(root.scanned_at)}; "
         f"one comes every {settings.scan_interval_s:g} s while `photochrom up` or `watch` runs.",
     )
+
+
+def _unlistable(root_path: bytes, relative: bytes) -> str | None:
+    """Which folder on the way to a file no scan can see into, and why."""
+    folder = root_path
+    for name in (b"", *relative.split(b"/")[:-1]):
+        folder = os.path.join(folder, name) if name else folder
+        try:
+            os.scandir(folder).close()
+        except OSError as error:
+            how = "grant the right to read it" if error.errno in {errno.EACCES, errno.EPERM} else "check its disk"
+            return f"Blocked by {_errno(error)}: no scan sees into its folder {display(folder)}; {how}."
+    return None
+
+
+def _errno(error: OSError) -> str:
+    return f"{errno.errorcode.get(error.errno or 0, '?')} ({error.strerror})"
 
 
 def _job_sentence(session: Session, job: Job) -> str:

@@ -2,6 +2,9 @@
 
 import datetime as dt
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +142,55 @@ def test_what_is_no_regular_file(place: Place) -> None:
 def test_what_cannot_even_be_looked_at(place: Place) -> None:
     said = place.ask("x" * 300)
     assert said.state == "blocked" and "ENAMETOOLONG" in said.sentence
+
+
+#: the question of somebody who is not root, whom nothing stops; what it needs is loaded and open before
+AS_NOBODY = """
+import os, pwd, sys
+from pathlib import Path
+from daemon import explain, questions
+from worker.db import open_database
+from worker.settings import RootSettings, Settings
+
+home, path = Path(sys.argv[1]), sys.argv[2]
+settings = Settings(roots=(RootSettings(path=home, output=home.parent / "out", name="archive"),))
+with open_database(sys.argv[3]).reading() as session:
+    explain.database_time(session)
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setuid(pwd.getpwnam("nobody").pw_uid)
+    questions.why.make_context("why", [path])
+    print(explain.why(session, settings, os.fsencode(path)).sentence)
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "says"),
+    [
+        (0o311, 0o644, "Blocked by EACCES (Permission denied): no scan sees into its folder {}/box; grant"),
+        (0o311, 0o000, "Blocked by EACCES (Permission denied): no scan sees into its folder {}/box; grant"),
+        (0o644, 0o644, "Blocked by EACCES (Permission denied): it cannot even be looked at."),
+        (0o755, 0o000, "Not seen yet: the last scan"),
+    ],
+)
+def test_what_may_not_be_read_is_explained(
+    database: Database, tmp_path: Path, folder_mode: int, file_mode: int, says: str
+) -> None:
+    place = Place(database, tmp_path)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are for their owner only
+        place.root = Path(folder)
+        place.root.chmod(0o755)
+        place.watch()
+        (place.root / "box").mkdir()
+        (place.root / "box" / "a.tif").write_bytes(b"x")
+        (place.root / "box" / "a.tif").chmod(file_mode)
+        (place.root / "box").chmod(folder_mode)
+        asked = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, folder, f"{folder}/box/a.tif", str(database.engine.url)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        (place.root / "box").chmod(0o755)
+    assert says.format(folder) in asked.stdout, asked.stderr
 
 
 def test_an_offline_root(place: Place) -> None:
