@@ -23,6 +23,7 @@ from model.holdout import split_holdout
 from model.pack import Pack, pack_photos
 from model.photos import draw, find_photos
 from model.precision import Precision, chosen
+from model.registry import WeightsError, check_discriminator
 from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config, write_version
 from model.sheets import training_sheet
 from model.weights_file import WeightsFileError, read_weights, write_weights
@@ -140,8 +141,10 @@ def _start(players: Adversaries, start: Path | None, start_discriminator: Path |
     for net, path in pairs:
         if path is not None:
             try:
+                if net is players.discriminator:
+                    check_discriminator(path)
                 read_weights(net, path)
-            except WeightsFileError as error:
+            except (WeightsError, WeightsFileError) as error:
                 raise TrainingError(f"Cannot start from {path}: {error}") from error
     players.reset_average()
 

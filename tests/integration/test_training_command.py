@@ -17,6 +17,9 @@ from test_training import TINY
 import model.train
 from daemon.cli import main
 from model import config
+from model.registry import shipped, weights_path
+
+SOURCE = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,31 @@ def test_a_part_of_the_preset_can_be_switched_off(photos, tmp_path):
     assert [phase["objective"] for phase in record["phases"]] == ["l1"] and record["sampling"]["film_share"] == 0
     told = train(photos, "--output", tmp_path / "none", "--steps", 4, "--without", "encoder")
     assert told.exit_code != 0 and "'tiny' has no encoder to go without" in told.stderr
+
+
+@pytest.mark.timeout(600)
+def test_the_model_cards_warm_start(tmp_path):
+    """Its own command line, two steps of it: one of the critic, one of both, from what ships."""
+    card = " ".join((SOURCE / "MODEL_CARD.md").read_text(encoding="utf-8").split())
+    command = re.search(r"`photochrom (train PHOTOS --preset adversarial [^`]*)`", card)[1].split()
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        assert cv2.imwrite(str(folder / f"{number}.png"), data.chelsea()[50 * number :][:180, :180, ::-1])
+    options = [str(SOURCE / word) if word.endswith(".npz") else word for word in command]
+    options = [{"PHOTOS": str(folder), "runs/mine": str(tmp_path / "run")}.get(word, word) for word in options]
+    told = CliRunner().invoke(main, [*options, "--steps", "2"])
+    assert told.exit_code == 0, told.output
+    assert "steps: 2" in told.stdout
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[:2] for row in rows] == [["1", "critic"], ["2", "adversarial"]]
+    # a step changes weights a little: these are still the ones that ship, not others
+    for net in ("generator", "discriminator"):
+        started = weights_path(shipped()).with_name(f"{net}.npz")
+        with np.load(tmp_path / "run" / f"{net}.npz") as now, np.load(started) as then:
+            moved = [np.abs(now[n].astype(np.float32) - then[n]).mean() for n in now.files]
+            size = [np.abs(then[n].astype(np.float32)).mean() for n in now.files]
+        assert 0 < np.mean(moved) < 0.05 * np.mean(size), net
 
 
 def test_mixed_precision_trains_and_leaves_weights_that_serve(photos, tmp_path):
