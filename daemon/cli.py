@@ -18,6 +18,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "why": ("daemon.questions:why", "One sentence about any path: what became of it, and why."),
     "jobs": ("daemon.questions:jobs_", "List jobs."),
     "quarantine": ("daemon.quarantine:quarantine", "What was given up on: list, show, retry, dismiss."),
+    "roots": ("daemon.root_commands:roots", "Accept a watched folder that is not the one of the record."),
     "health": ("daemon.health:health", "Is everything moving? The exit code tells monitoring."),
     "selftest": ("daemon.selftest:selftest", "Try on your own share what works, and how it will be watched."),
     "retry": ("daemon.questions:retry", "Send quarantined or skipped jobs back into the queue."),

@@ -20,6 +20,7 @@ from daemon import intake, roots
 from daemon.reconcile import CuratedReconciler
 from worker import files
 from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
+from worker.identity import is_known_again
 from worker.mounts import mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings, load
@@ -72,11 +73,12 @@ def _hold(database: Database, root: RootSettings, watcher: str) -> bool:
         identity = roots.identity(root.path)
     except OSError:
         return False
-    mount = mount_of(root.path)
+    mount, path, now = mount_of(root.path), os.fsencode(root.path), dataclasses.asdict(identity)
+    known_again = is_known_again(database, CURATED_ROOT, path, now, mount.fs_type)
     with database.writing() as session:
         row = files.watch_root(
-            session, name=CURATED_ROOT, path=os.fsencode(root.path), output=b"", mode=roots.watch_mode(root, mount),
-            fs_type=mount.fs_type, identity=dataclasses.asdict(identity), watcher=watcher, lease_s=files.ROOT_LEASE_S,
+            session, name=CURATED_ROOT, path=path, output=b"", mode=roots.watch_mode(root, mount),
+            fs_type=mount.fs_type, identity=now, watcher=watcher, lease_s=files.ROOT_LEASE_S, known_again=known_again,
         )  # fmt: skip
         return row is not None and row.state is RootState.ONLINE
 

@@ -22,23 +22,14 @@ Mode = Literal["events", "scan"]
 
 @dataclass(frozen=True, kw_only=True)
 class RootIdentity:
-    """What tells a mounted share from the empty folder that it was mounted on."""
+    """What tells a mounted share from the empty folder that it was mounted on; `worker.identity` compares two."""
 
     device: int
     inode: int
     source: str  # the mount's source
+    place: str = ""  # inside its file system: the same wherever that is mounted
     mount_id: str = ""  # another one after every remount: says nothing about the folder, but watches are gone with it
     below: tuple[str, ...] = ()  # the same of what is mounted in folders of it, where no watch sees a share come or go
-
-    def is_same(self, other: "RootIdentity") -> bool:
-        """Whether both are the same folder, also over a remount.
-
-        The kernel hands out device numbers with major 0 (network shares, btrfs, overlay) anew at every mount, so that
-        they say nothing about identity.
-        """
-        anonymous = os.major(self.device) == 0 and os.major(other.device) == 0
-        same_device = anonymous or self.device == other.device
-        return same_device and (self.inode, self.source) == (other.inode, other.source)
 
 
 def watch_mode(root: RootSettings, mount: Mount) -> Mode:
@@ -62,8 +53,8 @@ def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
     status = path.stat()
     mount, below = mount_of(path, mountinfo), mounts_below(path, mountinfo)
     return RootIdentity(
-        device=status.st_dev, inode=status.st_ino, source=mount.source, mount_id=mount.mount_id,
-        below=tuple(sorted(below.values())),
+        device=status.st_dev, inode=status.st_ino, source=mount.source, place=_inside(mount, os.path.realpath(path)),
+        mount_id=mount.mount_id, below=tuple(sorted(below.values())),
     )  # fmt: skip
 
 
@@ -163,5 +154,9 @@ def _lies_in(path: Path, folder: Path) -> bool:
 def _place(real: str) -> tuple[str, str]:
     """Device and path inside its file system: the same for all bind mounts of one folder."""
     mount = mount_of(Path(real))
-    below = os.path.relpath(real, mount.point)
-    return mount.device, os.path.normpath(os.path.join(mount.inner, below))
+    return mount.device, _inside(mount, real)
+
+
+def _inside(mount: Mount, real: str) -> str:
+    """The path inside a file system of what lies on a mount of it."""
+    return os.path.normpath(os.path.join(mount.inner, os.path.relpath(real, mount.point)))

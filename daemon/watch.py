@@ -25,6 +25,7 @@ from daemon.reconcile import CuratedReconciler, Reconciler
 from worker import files
 from worker.db import Database, SchemaGuard, open_database, refuse_unmigrated
 from worker.errors import SetupError
+from worker.identity import is_known_again
 from worker.mounts import mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings
@@ -103,7 +104,7 @@ class Watcher:
         mount = mount_of(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
-        held = {"held": Gate(root).held} if root.batch else {}
+        held = {"held": Gate(root, settle_s).held} if root.batch else {}
         reconciler = kind(
             self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model, **held
         )
@@ -169,18 +170,22 @@ class Watcher:
                 reason = f"The folder is not there ({error.strerror}). Mount it or create it again."
                 files.set_offline(session, root.settings.key, reason)
             return None
+        name, path, fs_type = root.settings.key, os.fsencode(root.settings.path), mount_of(root.settings.path).fs_type
+        now = dataclasses.asdict(identity)
+        known_again = is_known_again(self.database, name, path, now, fs_type)
         with self.database.writing() as session:
             row = files.watch_root(
                 session,
-                name=root.settings.key,
-                path=os.fsencode(root.settings.path),
+                name=name,
+                path=path,
                 output=b"" if root.settings.key == CURATED_ROOT else os.fsencode(root.settings.output),
                 mode=root.mode,
-                fs_type=mount_of(root.settings.path).fs_type,
-                identity=dataclasses.asdict(identity),
+                fs_type=fs_type,
+                identity=now,
                 watcher=self.name,
                 lease_s=files.ROOT_LEASE_S,
                 trouble=self.dispatcher.paused.get(root.settings.key, ""),
+                known_again=known_again,
             )
             return identity if row is not None and row.state is RootState.ONLINE else None
 

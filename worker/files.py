@@ -3,20 +3,23 @@
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from worker import identity as identities
 from worker import leases
 from worker.db import after
-from worker.mounts import Mount, same_share
 from worker.tables import FileState, Root, RootState, SourceFile, display
 
 PAGE: Final = 1000
 #: a right to watch a root that is not renewed for so long is void
 ROOT_LEASE_S: Final = 20.0
+#: where the record keeps the identity of a folder that was not taken for the recorded one
+_REFUSED: Final = "refused"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +59,13 @@ def watch_root(
     watcher: str,
     lease_s: float,
     trouble: str = "",
+    known_again: bool = False,
 ) -> Root | None:
     """Take or renew the right to watch a root; None while another daemon holds it.
 
-    A root whose mount source or file system type is another than the recorded one is marked offline: a share that is
-    not mounted shows the empty folder beneath it, and nothing may be concluded from that.
+    A root that is another folder than the recorded one is marked offline: a share that is not mounted shows the empty
+    folder beneath it, and nothing may be concluded from that. With `known_again` (the files of the record were found
+    in it) it is recorded as the folder from now on.
     """
     root = session.get(Root, name)
     if root is None:
@@ -83,19 +88,32 @@ def watch_root(
     if taken.rowcount != 1:  # type: ignore[attr-defined]
         return None
     session.refresh(root)
-    was = Mount(point="", source=str(json.loads(root.identity).get("source")), fs_type=root.fs_type)
-    now = Mount(point="", source=str(identity.get("source")), fs_type=fs_type)
-    if root.path == path and not same_share(was, now):
+    recorded = json.loads(root.identity)
+    another = identities.another(recorded, root.fs_type, identity, fs_type)
+    if root.path == path and another and not known_again:
+        recorded[_REFUSED] = {**identity, "fs_type": fs_type}
+        root.identity = json.dumps(recorded, sort_keys=True)
         root.state = RootState.OFFLINE
         root.reason = (
-            f"It was on {was.source} ({was.fs_type}) and is now on {now.source} ({now.fs_type}). Mount it again; "
-            "if the move is meant, or that is another name of the same server, give the root a new name in "
-            "photochrom.toml."
+            f"{another}. Mount it again or put it back; if this folder is meant, run "
+            f"`photochrom roots accept {shlex.quote(name)}`."
         )
     else:
         root.state, root.reason, root.identity = RootState.ONLINE, trouble, json.dumps(identity, sort_keys=True)
         root.path, root.output, root.mode, root.fs_type = path, output, mode, fs_type
     return root
+
+
+def accept_root(session: Session, name: str) -> bool:
+    """Make the folder that was refused last the one of the record; False when none was refused."""
+    root = session.get_one(Root, name)
+    refused = json.loads(root.identity).get(_REFUSED)
+    if refused is None or root.state is not RootState.OFFLINE:
+        return False
+    root.fs_type = refused.pop("fs_type")
+    root.identity = json.dumps(refused, sort_keys=True)
+    root.reason = "It was accepted as it is now; the watcher takes it up within seconds."
+    return True
 
 
 def release_roots(session: Session, watcher: str) -> None:

@@ -26,8 +26,10 @@ from worker.errors import (
     PhotochromError,
     ScanChanged,
     ScanMissing,
+    ScanUnreadable,
     ScanVanished,
 )
+from worker.identity import is_recorded_here
 from worker.meanings import from_exception, from_os_error
 from worker.overview import database_time
 from worker.policy import policy_for
@@ -121,14 +123,25 @@ def _settle(bench: Bench, job: Job) -> None:
         except JobMoved:
             raise
         except PhotochromError as error:
-            seen_missing = isinstance(error, ScanVanished) and job.error_class != ScanMissing.code
-            _fail(bench, job, ScanMissing(str(error)) if seen_missing else error)
+            _fail(bench, job, _missing(bench, job, error) if isinstance(error, ScanVanished) else error)
         except OSError as error:
             _fail(bench, job, from_os_error(error))
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the row must say it
             _fail(bench, job, from_exception(error))
     except JobMoved as error:
         logger.warning("job_moved", extra={"why": str(error)})
+
+
+def _missing(bench: Bench, job: Job, error: ScanVanished) -> PhotochromError:
+    """What a missing file means: it has vanished only when it was missing before too, in the folder of the record."""
+    with bench.database.reading() as session:
+        root = session.get_one(Root, job.root)
+    if not is_recorded_here(bench.database, root):
+        return ScanUnreadable(
+            f"The folder {display(root.path)} is not the one of the record. {root.reason or 'Mount it on this host.'} "
+            "The job goes on by itself."
+        )
+    return error if job.error_class == ScanMissing.code else ScanMissing(str(error))
 
 
 def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:

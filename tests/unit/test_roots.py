@@ -1,12 +1,11 @@
 """Mounts, watch modes, identities, and the folders that must not be worked with."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from daemon import roots
-from daemon.roots import RootIdentity, check_roots, identity, root_faults, watch_mode
+from daemon.roots import check_roots, identity, root_faults, watch_mode
 from worker import mounts
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap
 from worker.mounts import Mount, mount_of, mounts_below, parse_mounts
@@ -91,22 +90,14 @@ def test_settle_time_is_the_roots_own_or_that_of_its_file_system() -> None:
     assert roots.settle_time_s(_root(settle_s=2), share, settings) == 2
 
 
-def test_identity_tells_a_share_from_its_mount_point(tmp_path: Path) -> None:
-    here = identity(tmp_path)
-    assert here.is_same(identity(tmp_path))
+def test_identity_is_of_the_folder_wherever_it_is_mounted(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    assert not here.is_same(identity(tmp_path / "sub"))
+    here, below = identity(tmp_path), identity(tmp_path / "sub")
+    assert here == identity(tmp_path) and here.inode != below.inode and here.place != below.place
     with pytest.raises(OSError, match="No such file"):
         identity(tmp_path / "away")
-
-
-def test_identity_survives_a_remount_of_a_share_only() -> None:
-    share = RootIdentity(device=os.makedev(0, 50), inode=2, source="nas:/export")
-    assert share.is_same(RootIdentity(device=os.makedev(0, 61), inode=2, source="nas:/export"))
-    assert not share.is_same(RootIdentity(device=os.makedev(8, 1), inode=2, source="nas:/export"))
-    assert not share.is_same(RootIdentity(device=os.makedev(0, 61), inode=2, source="nas:/other"))
-    disk = RootIdentity(device=os.makedev(8, 1), inode=2, source="/dev/sda1")
-    assert not disk.is_same(RootIdentity(device=os.makedev(8, 2), inode=2, source="/dev/sda1"))
+    bound = f"42 27 8:1 /scans {tmp_path} rw - xfs /dev/sda1 rw\n"
+    assert [identity(folder, bound).place for folder in (tmp_path, tmp_path / "sub")] == ["/scans", "/scans/sub"]
 
 
 def test_identity_knows_what_is_mounted_in_folders_below(tmp_path: Path) -> None:
@@ -115,7 +106,6 @@ def test_identity_knows_what_is_mounted_in_folders_below(tmp_path: Path) -> None
     assert mounts_below(tmp_path, root + share + line.format(32, "/elsewhere")) == {b"a share": "31"}
     assert mounts_below(tmp_path, root + line.format(31, tmp_path)) == {}
     assert identity(tmp_path, root) != identity(tmp_path, root + share)
-    assert identity(tmp_path, root).is_same(identity(tmp_path, root + share))
 
 
 def test_good_folders_pass_and_the_output_is_made(tmp_path: Path) -> None:
