@@ -5,98 +5,198 @@ when it is, a count of pictures, or a manifest of checksums as sha256sum(1) writ
 every answer comes from a look at the folder, so that a restart changes nothing.
 """
 
-import hashlib
+import dataclasses
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from daemon import scan
-from daemon.intake import PICTURE_SUFFIXES
+from daemon import intake, scan
+from daemon.intake import NotTaken
+from daemon.stability import StabilityTracker
 from worker.files import Stamp
 from worker.originals import open_below
 from worker.settings import RootSettings
-from worker.tables import display
+from worker.tables import FileState, display
 
 #: a batch is looked at again after so long; many files ask at the same time
 LOOK_AGAIN_S: Final = 2.0
+#: what was read of a complete batch is kept for so long after the last question
+FORGET_S: Final = 600.0
 #: most missing or wrong files that a sentence names
 NAMED: Final = 5
 MANIFEST_MAX_BYTES: Final = 64 << 20
+
+GoOn = Callable[[], bool]
+
+
+class _Stopped(Exception):
+    """The watcher is to end."""
+
+
+@dataclasses.dataclass
+class _Batch:
+    """What is known of one batch: enough that no byte is read twice while nothing is touched.
+
+    Attributes:
+        folder: below the root.
+        settling: its listed files that are not hashed yet.
+        hashes: sha256 by path below the batch, for the stamp at which it was read.
+        pictures: whether it is one, for the stamp at which that was seen; of names that promise nothing.
+        looked_s: when the batch was looked at, monotonic.
+        asked_s: when somebody asked about it last.
+        wait: why its files have to wait; None: they need not.
+        listed: what its manifest lists.
+    """
+
+    folder: bytes
+    settling: StabilityTracker
+    hashes: dict[bytes, tuple[Stamp, str]] = dataclasses.field(default_factory=dict)
+    pictures: dict[bytes, tuple[Stamp, bool]] = dataclasses.field(default_factory=dict)
+    looked_s: float = -float("inf")
+    asked_s: float = 0.0
+    wait: NotTaken | None = None
+    listed: frozenset[bytes] = frozenset()
 
 
 class Gate:
     """Says which files of a root have to wait for the rest of their batch, and for what."""
 
-    def __init__(self, root: RootSettings) -> None:
+    def __init__(self, root: RootSettings, settle_s: float) -> None:
+        """`settle_s`: how long a listed file has to be quiet before it is compared with its manifest, in seconds."""
         self._root = os.fsencode(root.path)
         self._settings = root
+        self._settle_s = settle_s
         self._own = os.fsencode({"marker": root.batch_marker, "manifest": root.batch_manifest}.get(root.batch, ""))
-        self._looked: dict[bytes, tuple[float, str, frozenset[bytes]]] = {}
-        self._hashes: dict[bytes, tuple[Stamp, str]] = {}
+        self._batches: dict[bytes, _Batch] = {}
 
-    def held(self, path: bytes) -> str:
-        """Why a file has to wait, in one sentence; empty when it need not.
+    def held(self, path: bytes, go_on: GoOn = lambda: True) -> NotTaken | None:
+        """Why a file has to wait; None when it need not.
 
         Args:
             path: below the root. One that lies in the root itself belongs to no batch.
+            go_on: asked after every mebibyte: a large batch must not hold up a watcher that is to end.
         """
-        batch, slash, below = path.partition(b"/")
+        name, slash, below = path.partition(b"/")
         if not slash or below == self._own:
-            return ""
-        at_s, reason, listed = self._looked.get(batch, (-float("inf"), "", frozenset[bytes]()))
-        if time.monotonic() - at_s > LOOK_AGAIN_S:
-            reason, listed = self._look(batch)
-            self._looked[batch] = (time.monotonic(), reason, listed)
-        if not reason and self._settings.batch == "manifest" and below not in listed:
-            return f"It is not in {self._settings.batch_manifest} of its batch. Add it there, or take it away."
-        return reason
+            return None
+        now_s = time.monotonic()
+        batch = self._batches.setdefault(name, _Batch(name, StabilityTracker(self._settle_s)))
+        batch.asked_s = now_s
+        if now_s - batch.looked_s > LOOK_AGAIN_S:
+            self._forget(now_s)
+            try:
+                self._look(batch, go_on)
+            except _Stopped:
+                return NotTaken(FileState.SETTLING, "The watcher ended while it read its batch; it is read again.")
+            batch.looked_s = time.monotonic()
+        if batch.wait is None and self._settings.batch == "manifest" and below not in batch.listed:
+            return _blocked(f"It is not in {self._settings.batch_manifest} of its batch. Add it, or take it away.")
+        return batch.wait
 
-    def _look(self, batch: bytes) -> tuple[str, frozenset[bytes]]:
-        """Why the batch is not complete, and what its manifest lists."""
-        folder = os.path.join(self._root, batch)
+    def _forget(self, now_s: float) -> None:
+        """Batches that are complete, or gone, and about which nobody asks any more."""
+        for name, batch in list(self._batches.items()):
+            over = batch.wait is None or not os.path.isdir(os.path.join(self._root, name))
+            if over and now_s - batch.asked_s > FORGET_S:
+                del self._batches[name]
+
+    def _look(self, batch: _Batch, go_on: GoOn) -> None:
+        """See what the batch lacks, and what its manifest lists."""
+        reason = ""
         if self._settings.batch == "marker":
-            there = os.path.lexists(os.path.join(folder, self._own))
-            return ("" if there else f"Its batch waits for the file {self._settings.batch_marker}."), frozenset()
-        if self._settings.batch == "count":
-            count, wanted = sum(1 for _ in _pictures(self._root, batch)), self._settings.batch_count
-            return ("" if count >= wanted else f"Its batch has {count} of {wanted} pictures."), frozenset()
-        return self._compare(folder)
+            there = os.path.lexists(os.path.join(self._root, batch.folder, self._own))
+            reason = "" if there else f"Its batch waits for the file {self._settings.batch_marker}."
+        elif self._settings.batch == "count":
+            count, wanted = self._pictures(batch, go_on), self._settings.batch_count
+            reason = "" if count >= wanted else f"Its batch has {count} of {wanted} pictures."
+        else:
+            batch.wait, batch.listed = self._compare(batch, go_on)
+            return
+        batch.wait = _blocked(reason) if reason else None
 
-    def _compare(self, folder: bytes) -> tuple[str, frozenset[bytes]]:
-        name = self._settings.batch_manifest
+    def _compare(self, batch: _Batch, go_on: GoOn) -> tuple[NotTaken | None, frozenset[bytes]]:
+        name, folder = self._settings.batch_manifest, os.path.join(self._root, batch.folder)
         try:
             fd = os.open(os.path.join(folder, self._own), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             with os.fdopen(fd, "rb") as file:
                 listed = dict(parse_manifest(file.read(MANIFEST_MAX_BYTES)))
         except FileNotFoundError:
-            return f"Its batch waits for {name}.", frozenset()
+            return _blocked(f"Its batch waits for {name}."), frozenset()
         except (OSError, ValueError) as error:
-            return f"{name} of its batch cannot be read ({error}). Correct it.", frozenset()
-        missing, wrong = [], []
+            return _blocked(f"{name} of its batch cannot be read ({error}). Correct it."), frozenset()
+        batch.hashes = {path: known for path, known in batch.hashes.items() if path in listed}
+        missing, wrong, settling = [], [], []
         for path, sha256 in listed.items():
-            found = self._sha256(folder, path)
-            if found is None:
+            try:
+                found = self._sha256(batch, path, go_on)
+            except OSError:
                 missing.append(path)
+                continue
+            if found is None:
+                settling.append(path)
             elif found != sha256:
                 wrong.append(path)
-        faults = [_named("missing", missing), _named("not as listed", wrong)]
-        told = "; ".join(fault for fault in faults if fault)
-        return (f"Its batch is not what {name} says: {told}." if told else ""), frozenset(listed)
+        told = "; ".join(filter(None, [_named("missing", missing), _named("not as listed", wrong)]))
+        if told:
+            return _blocked(f"Its batch is not what {name} says: {told}."), frozenset(listed)
+        # quiet files settle without a further event: they are asked about again after the settle time
+        rest = f"Its batch has files that must be quiet first: {_named('settling', settling)}."
+        return (NotTaken(FileState.SETTLING, rest) if settling else None), frozenset(listed)
 
-    def _sha256(self, folder: bytes, below: bytes) -> str | None:
-        """Of a file's bytes, read once as long as it is not touched; None when it is not there."""
-        path = os.path.join(folder, below)
-        try:
-            stamp = Stamp.of(os.lstat(path))
-            known = self._hashes.get(path)
-            if known is None or known[0] != stamp:
-                with os.fdopen(open_below(folder, below), "rb") as file:
-                    known = self._hashes[path] = (stamp, hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError:
+    def _sha256(self, batch: _Batch, below: bytes, go_on: GoOn) -> str | None:
+        """Of a file's bytes, read once as long as it is not touched; None while it settles.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+        """
+        folder = os.path.join(self._root, batch.folder)
+        stamp = Stamp.of(os.lstat(os.path.join(folder, below)))
+        known = batch.hashes.get(below)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        batch.settling.observe(below, stamp, time.monotonic())
+        if not batch.settling.is_quiet(below, time.monotonic()):
             return None
-        return known[1]
+        fd = open_below(folder, below)
+        try:
+            sha256 = intake.hashed(fd, go_on)
+        finally:
+            os.close(fd)
+        if sha256 is None:
+            raise _Stopped
+        batch.settling.forget(below)
+        batch.hashes[below] = (stamp, sha256)
+        return sha256
+
+    def _pictures(self, batch: _Batch, go_on: GoOn) -> int:
+        """How many files of the batch the watcher would take as pictures."""
+        count = 0
+        for listing in scan.walk(self._root, batch.folder):
+            if not go_on():
+                raise _Stopped
+            count += sum(self._is_picture(batch, path, stamp) for path, stamp in listing.files.items())
+        return count
+
+    def _is_picture(self, batch: _Batch, path: bytes, stamp: Stamp) -> bool:
+        if intake.promises_picture(path):
+            return True
+        known = batch.pictures.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        try:
+            fd = open_below(self._root, path)
+        except OSError:
+            return False
+        try:
+            told = intake.is_picture(fd, path)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        batch.pictures[path] = (stamp, told)
+        return told
 
 
 def parse_manifest(content: bytes) -> Iterator[tuple[bytes, str]]:
@@ -120,10 +220,8 @@ def parse_manifest(content: bytes) -> Iterator[tuple[bytes, str]]:
         yield path, digest.decode("ascii", "replace").lower()
 
 
-def _pictures(root: bytes, batch: bytes) -> Iterator[bytes]:
-    """Files of a batch whose names promise a picture."""
-    for listing in scan.walk(root, batch):
-        yield from (path for path in listing.files if os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES)
+def _blocked(reason: str) -> NotTaken:
+    return NotTaken(FileState.BLOCKED, reason)
 
 
 def _named(what: str, paths: list[bytes]) -> str:

@@ -81,16 +81,17 @@ def _take(fd: int, path: bytes, quiet: Stamp, go_on: Callable[[], bool]) -> Take
         return NotTaken(FileState.SETTLING, "It is still changing.", Stamp.of(status))
     if has_writer(fd):
         return NotTaken(FileState.SETTLING, "A program still has it open for writing.")
-    if not _is_picture(fd, path):
+    if not is_picture(fd, path):
         return NotTaken(FileState.IGNORED, "It is no picture: neither its name nor its first bytes say so.", quiet)
-    if (sha256 := _hashed(fd, go_on)) is None:
+    if (sha256 := hashed(fd, go_on)) is None:
         return NotTaken(FileState.SETTLING, "The watcher ended while it read it; it is read again at the next start.")
     if (now := Stamp.of(os.fstat(fd))) != quiet:
         return NotTaken(FileState.SETTLING, "It changed while it was read.", now)
     return Taken(sha256, quiet)
 
 
-def _hashed(fd: int, go_on: Callable[[], bool]) -> str | None:
+def hashed(fd: int, go_on: Callable[[], bool]) -> str | None:
+    """The sha256 of an open file's bytes; None when `go_on()`, asked after every mebibyte, turned false."""
     digest = hashlib.sha256()
     offset = 0
     while block := os.pread(fd, BLOCK_BYTES, offset):
@@ -123,7 +124,8 @@ def promises_picture(path: bytes) -> bool:
     return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES
 
 
-def _is_picture(fd: int, path: bytes) -> bool:
+def is_picture(fd: int, path: bytes) -> bool:
+    """Whether an open file's name or its first bytes say that it is a picture."""
     if promises_picture(path):
         return True
     head = os.pread(fd, 16, 0)

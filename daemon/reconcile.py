@@ -1,6 +1,7 @@
 """One root's files against the record: what is new, touched, gone or settled. Only differences are written."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -37,7 +38,7 @@ class Reconciler:
         path: bytes,
         settle_s: float,
         priority: int,
-        held: Callable[[bytes], str] = lambda path: "",
+        held: Callable[[bytes, Callable[[], bool]], intake.NotTaken | None] = lambda path, go_on: None,
         model: str = "",
     ) -> None:
         """A watched root, and how its files become jobs.
@@ -48,7 +49,7 @@ class Reconciler:
             path: where it is.
             settle_s: how long a file has to be quiet, seconds.
             priority: of its jobs, 0 (first) to 9.
-            held: says why a settled file has to wait for others; empty: it need not.
+            held: says why a settled file has to wait for others, unless it need not; it too asks `go_on`.
             model: the version or alias that its jobs are bound to; empty: the champion when they are worked on.
         """
         self.database = database
@@ -188,9 +189,8 @@ class Reconciler:
         for path, quiet in sorted(settled, key=lambda item: not intake.promises_picture(item[0])):
             if not go_on():
                 break
-            held = self._held(path)
-            blocked = intake.NotTaken(FileState.BLOCKED, held, quiet) if held else None
-            outcome = blocked or intake.take(self.path, path, quiet, go_on)
+            held = self._held(path, go_on)
+            outcome = dataclasses.replace(held, stamp=quiet) if held else intake.take(self.path, path, quiet, go_on)
             self._track(path, outcome)
             lot.append((path, outcome))
             if len(lot) >= LOT_FILES or time.monotonic() - began_s > LOT_S:

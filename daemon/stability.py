@@ -41,8 +41,13 @@ class StabilityTracker:
         """The file was taken, cannot be taken, or is gone."""
         self._watched.pop(path, None)
 
+    def is_quiet(self, path: bytes, now_s: float) -> bool:
+        """Whether a file that was observed has been quiet for long enough."""
+        watched = self._watched.get(path)
+        return watched is not None and now_s - watched.quiet_since_s >= self.settle_s
+
     def settled(self, now_s: float) -> Iterator[tuple[bytes, Stamp]]:
         """Files that have been quiet for long enough, with the stamp they were quiet at."""
         for path, watched in list(self._watched.items()):
-            if now_s - watched.quiet_since_s >= self.settle_s:
+            if self.is_quiet(path, now_s):
                 yield path, watched.stamp

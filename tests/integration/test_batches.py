@@ -36,12 +36,12 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
 class Box:
     """A root in batch mode with one box, looked at as the watcher does."""
 
-    def __init__(self, database: Database, folders: tuple[Path, Path], **batch: object) -> None:
+    def __init__(self, database: Database, folders: tuple[Path, Path], settle_s: float = 0.0, **batch: object) -> None:
         self.inbox, self.output = folders
         self.box = self.inbox / "box 1"
         self.database = database
         self.settings = RootSettings(path=self.inbox, output=self.output, name="r", **batch)  # type: ignore[arg-type]
-        self.gate = Gate(self.settings)
+        self.gate = Gate(self.settings, settle_s)
         self.reconciler = Reconciler(database, "r", os.fsencode(self.inbox), 0.0, 3, self.gate.held)
         self.reporter = Reporter(database, self.settings)
         with database.writing() as session:
