@@ -72,3 +72,9 @@ def is_left_by_earlier_claim(name: bytes, job_id: int | str, claim_no: int) -> b
 def is_temporary(name: bytes) -> bool:
     """Whether a file name is one of `temporary_name`'s."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def owner_of_temporary(name: bytes) -> str | None:
+    """Whose a temporary file is, by its name: a job's id, or another word; None for any other file."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1].decode() if found is not None else None

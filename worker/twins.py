@@ -27,10 +27,30 @@ def elder_twin() -> sa.Exists:
             elder.source_sha256 == Job.source_sha256,
             elder.variant == Job.variant,
             elder.id < Job.id,
-            sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder))),
+            _gives_soon(elder),
         )
         .correlate(Job)
     )
+
+
+def elder_of(session: Session, job: Job) -> Job | None:
+    """The job that a queued one waits for, if any: the first that `elder_twin` finds."""
+    elder = aliased(Job)
+    return session.scalars(
+        sa.select(elder)
+        .where(
+            elder.source_sha256 == job.source_sha256,
+            elder.variant == job.variant,
+            elder.id < job.id,
+            _gives_soon(elder),
+        )
+        .order_by(elder.id)
+        .limit(1)
+    ).one_or_none()
+
+
+def _gives_soon(elder: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder)))
 
 
 def twin_result(session: Session, job: Job) -> Job | None:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from daemon.explain import Explanation, why
-from worker import files, jobs
+from worker import files, jobs, training_runs
 from worker.db import Database, after
 from worker.files import Stamp
 from worker.settings import RootSettings, Settings
@@ -46,7 +46,8 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x")
         with self.database.writing() as session:
-            files.found(session, "archive", name, Stamp(1, 1, 1, 1))
+            stamp = Stamp.of(os.lstat(os.path.join(bytes(self.root), name))) if exists else Stamp(1, 1, 1, 1)
+            files.found(session, "archive", name, stamp)
             session.flush()
             row = files.by_path(session, "archive", name)
             assert row is not None
@@ -230,8 +231,8 @@ def test_a_file_with_a_job_says_what_became_of_it(place: Place, changes: dict[st
 
 def test_the_place_in_the_queue(place: Place) -> None:
     for number in range(3):
-        place.job(b"%d.tif" % number)
-    place.job(b"urgent.tif", priority=0)
+        place.job(b"%d.tif" % number, source_sha256=str(number) * 64)
+    place.job(b"urgent.tif", priority=0, source_sha256="b" * 64)
     assert "3 before it" in place.ask("2.tif").sentence
     assert "0 before it" in place.ask("urgent.tif").sentence
 
@@ -251,6 +252,88 @@ def test_a_derivative_knows_its_master(place: Place) -> None:
     assert (said.state, said.job_id) == ("derivative", job_id)
     assert rf"{place.root}/deep/\xff.tif" in said.sentence
     assert place.ask(place.output / "other.tif").state == "outside"
+
+
+def test_below_a_file_there_is_nothing(place: Place) -> None:
+    place.file(b"a.png")
+    assert place.ask("a.png/b").state == place.ask("a.png/b/c.png").state == "missing"
+
+
+def test_ignored_after_it_was_queued_its_job_is_named(place: Place) -> None:
+    job_id = place.job(b"a.tif")
+    (place.root / ".photochromignore").write_text("a.*\n")
+    said = place.ask("a.tif")
+    assert (said.state, said.job_id) == ("ignored", job_id)
+    assert said.sentence.endswith(f", but it was submitted before that: job {job_id} is queued.")
+    assert place.ask("a.png").job_id is None
+
+
+def _done(place: Place, name: bytes) -> Path:
+    """A scan with its derivative."""
+    derivative = place.output / os.fsdecode(name)
+    derivative.write_bytes(b"colour")
+    place.job(name, state=JobState.DONE, output_path=name, display_output_path=str(derivative), output_sha256=SHA256,
+              reason="Coloured.")  # fmt: skip
+    return derivative
+
+
+def test_a_derivative_that_is_not_there_any_more(place: Place) -> None:
+    derivative = _done(place, b"a.tif")
+    assert "not there" not in place.ask("a.tif").sentence + place.ask(derivative).sentence
+    derivative.unlink()
+    for path in (place.root / "a.tif", derivative):
+        assert "It is not there now: moved, deleted, or its disk is not mounted." in place.ask(path).sentence
+
+
+def test_a_scan_that_was_replaced_since(place: Place) -> None:
+    _done(place, b"a.tif")
+    assert place.ask("a.tif").sentence.endswith(" Coloured.")
+    (place.root / "a.tif").write_bytes(b"other content")
+    assert "The scan was changed or touched after that" in place.ask("a.tif").sentence
+    (place.root / "a.tif").unlink()
+    assert "The scan itself is not there any more" in place.ask("a.tif").sentence
+
+
+def test_master_and_derivative_are_looked_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow share answers each look in its own time."""
+    derivative, looked, lstat = _done(place, b"a.tif"), list[bytes](), os.lstat
+    monkeypatch.setattr("daemon.explain.os.lstat", lambda path: looked.append(path) or lstat(path))
+    place.ask("a.tif")
+    theirs = [os.fsencode(path) for path in looked if os.path.basename(os.fsdecode(path)) == "a.tif"]
+    assert theirs == [bytes(place.root / "a.tif"), bytes(derivative)]
+
+
+def test_a_twin_waits_for_its_elder(place: Place) -> None:
+    elder, younger = place.job(b"a.tif"), place.job(b"b.tif")
+    assert f"for job {elder} (a.tif, queued), which has the same bytes" in place.ask("b.tif").sentence
+    assert "0 before it" in place.ask("a.tif").sentence
+    with place.database.writing() as session:
+        session.get_one(Job, elder).state = JobState.QUARANTINED
+    assert place.ask("b.tif").job_id == younger and "0 before it" in place.ask("b.tif").sentence
+
+
+def test_colouring_that_is_paused_for_training(place: Place) -> None:
+    place.job(b"a.tif")
+    with place.database.writing() as session:
+        training_runs.begin(session, trigger="now", least_new=0, holder=training_runs.this_process())
+    assert "0 before it" in place.ask("a.tif").sentence
+    place.settings = place.settings.model_copy(update={"retrain_pauses_colouring": True})
+    assert "for the training run that is under way" in place.ask("a.tif").sentence
+
+
+def test_our_own_files_in_an_output(place: Place) -> None:
+    job_id = place.job(b"a.tif")
+    (place.output / "box").mkdir()
+    for name, state in (("box/batch-report.json", "report"), ("box/batch-report.txt", "report"),
+                        (f".photochrom-{job_id}-1-0123abcd.part", "temporary"),
+                        (".photochrom-report-1-0123abcd.part", "temporary"),
+                        (f".photochrom-{'9' * 40}-1-0123abcd.part", "temporary")):  # fmt: skip
+        assert place.ask(place.output / name).state == "outside"  # it is not there
+        (place.output / name).write_text('{"format": "photochrom batch report 1"}')
+        assert place.ask(place.output / name).state == state
+    assert f"job {job_id} (a.tif, queued)" in place.ask(place.output / f".photochrom-{job_id}-1-0123abcd.part").sentence
+    (place.output / "box" / "batch-report.json").write_text("somebody else's")
+    assert place.ask(place.output / "box" / "batch-report.txt").state == "outside"
 
 
 def test_odd_names(place: Place) -> None:
