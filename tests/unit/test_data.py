@@ -152,6 +152,59 @@ def test_batches_are_a_function_of_seed_and_step(pack):
     np.testing.assert_array_equal(ahead[1][0], light)
 
 
+def two_sided(tmp_path):
+    """A pack of one photo: bright yellow at the left, dark blue at the right."""
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[:, :24], rgb[:, 24:] = (240, 230, 40), (30, 40, 160)
+    write(tmp_path / "sides" / "one.png", rgb)
+    return pack_photos(find_photos([tmp_path / "sides"]), tmp_path / "sides_cache", 64, 15.0)
+
+
+def test_light_and_colour_are_mirrored_together(tmp_path):
+    """Of whole photos without film only two batches exist: the photo, and the photo mirrored."""
+    pack = two_sided(tmp_path)
+    light, colour = Batches(pack, np.array([0]), Sampling(whole_share=1.0, film_share=0.0), 24, seed=2).at(0, 64)
+    known_light, known_colour = light_and_colour(pack.photo(0).astype(np.float32) / 255)
+    mirrored = [bool(picture[0, 0, 0] < picture[0, -1, 0]) for picture in light]
+    assert 4 <= sum(mirrored) <= 20
+    for picture, ab, turned in zip(light, colour, mirrored, strict=True):
+        step = -1 if turned else 1
+        np.testing.assert_allclose(picture[:, ::step], known_light, atol=1e-5)
+        np.testing.assert_allclose(ab[:, ::step], known_colour, atol=1e-5)
+        yellow = ab[0, -1 if turned else 0, 1]
+        assert yellow > 0.3 and ab[0, 0 if turned else -1, 1] < -0.3
+
+
+def test_film_ages_the_light_and_leaves_the_colour_to_learn_alone(pack):
+    """One picture a batch: what film draws from the batch's random numbers changes nothing that is drawn before it."""
+    everything = np.arange(len(pack))
+    clean, aged = (Batches(pack, everything, Sampling(film_share=share), 1, seed=3) for share in (0.0, 1.0))
+    changed = 0
+    for step in range(20):
+        (light, colour), (old_light, old_colour) = clean.at(step, 32), aged.at(step, 32)
+        np.testing.assert_array_equal(old_colour, colour)
+        changed += not np.allclose(old_light, light, atol=0.01)
+    assert changed >= 15
+
+
+class Film:
+    """Random numbers that always choose one film."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def choice(self, count: int, p: list[float]) -> int:
+        assert count == len(p) > self._number
+        return self._number
+
+
+def test_orthochromatic_film_draws_red_dark_and_blue_light():
+    patches = np.eye(3, dtype=np.float32)[None]  # red, green, blue
+    panchromatic, orthochromatic = (film_lightness(patches, Film(number))[0] for number in (0, 1))
+    np.testing.assert_allclose(panchromatic, (53.23, 87.74, 32.30), atol=0.05)  # L* of sRGB's primaries
+    np.testing.assert_allclose(orthochromatic, (26.73, 84.49, 61.65), atol=0.05)  # 116·∛(0.05, 0.65, 0.30) - 16
+
+
 def test_light_and_colour_of_a_known_square():
     square = np.zeros((4, 4, 3), np.float32)
     square[:, :2] = (1, 0, 0)
