@@ -1,78 +1,33 @@
 """`photochrom selftest --root DIR`: what a share can do, tried there. The one command that writes into a root."""
 
+import contextlib
 import dataclasses
 import errno
-import fcntl
 import os
+import re
 import secrets
 import shutil
+import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import click
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
 
-from daemon import roots
-from daemon.intake import has_writer, ignore_lease_signals
+from daemon.intake import ignore_lease_signals
 from daemon.questions import as_json
+from daemon.share_trials import Trial, all_trials
 from worker.errors import ExitCode, PhotochromError, RootMissing
-from worker.files import Stamp
 from worker.json_output import print_json
-from worker.mounts import mount_of
-from worker.settings import RootSettings, Settings, load
+from worker.settings import Settings, load
 
-#: how long an event may be under way
-EVENT_S: Final = 3.0
-SKEW_S: Final = 2.0
-INOTIFY_WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_watches")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One thing that was tried.
-
-    Attributes:
-        what: was tried.
-        works: None when it does not apply here.
-        says: what was seen, and what follows from it.
-        needed: without it the folder cannot be watched at all.
-    """
-
-    what: str
-    works: bool | None
-    says: str
-    needed: bool = False
-
-
-class _Ears(FileSystemEventHandler):
-    """Hears of changes below a folder, if the file system tells."""
-
-    def __init__(self, folder: Path) -> None:
-        self._heard = threading.Event()
-        self._observer = Observer()
-        self._observer.schedule(self, str(folder), recursive=True)
-        self._observer.start()
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Called by watchdog's thread."""
-        if event.event_type not in {"opened", "closed_no_write"}:
-            self._heard.set()
-
-    def hears(self, act: Callable[[], object]) -> bool:
-        """Whether an act is heard of."""
-        time.sleep(0.1)  # what came before is over
-        self._heard.clear()
-        act()
-        return self._heard.wait(EVENT_S)
-
-    def close(self) -> None:
-        self._observer.stop()
-        self._observer.join()
+#: our folder's name; nothing else is ever removed
+_OWN: Final = re.compile(r"\.photochrom-selftest-[0-9a-f]{8}")
+#: another selftest's folder is left alone for so long
+LEFT_S: Final = 3600
+_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 def try_out(folder: Path, settings: Settings) -> list[Trial]:
@@ -86,121 +41,73 @@ def try_out(folder: Path, settings: Settings) -> list[Trial]:
         raise RootMissing(f"{folder} is no folder. Mount it, or name another with --root.")
     ignore_lease_signals()
     own = folder / f".photochrom-selftest-{secrets.token_hex(4)}"
+    with _ending_orderly():
+        try:
+            _make(own)
+            return [*_swept(folder, own), *all_trials(folder, own, settings)]
+        finally:
+            for number in (*_ENDS, signal.SIGINT):  # once is enough: it ends in a moment
+                signal.signal(number, signal.SIG_IGN)
+            if problem := _remove(own):
+                click.echo(f"photochrom: {problem}", err=True)
+
+
+def _make(own: Path) -> None:
     try:
         own.mkdir()
     except OSError as error:
         raise PhotochromError(
-            f"Nothing can be written to {folder} ({error.strerror}), so it cannot be tried out. A root may be "
+            f"Nothing can be written to {own.parent} ({error.strerror}), so it cannot be tried out. A root may be "
             "read-only, watching works all the same; to try it, run this once where the share may be written."
         ) from error
+
+
+@contextlib.contextmanager
+def _ending_orderly() -> Iterator[None]:
+    """Signals that ask to end do so by an exception, so that nothing is left in a root."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (*_ENDS, signal.SIGINT)}
+    for number in _ENDS:
+        signal.signal(number, end)
     try:
-        return list(_trials(folder, own, settings))
+        yield
     finally:
-        shutil.rmtree(own)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _trials(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
-    yield _canary(own)
-    yield _replaced(own)
-    yield from _events(folder, own, settings)
-    yield _slow_writer(own)
-    yield _locks(own)
-    yield _clock(own)
-    free = shutil.disk_usage(folder).free
-    yield Trial("free space", free > 1 << 30, f"{free >> 20} MiB free")
-    yield _watches(folder)
-
-
-def _canary(own: Path) -> Trial:
-    written = secrets.token_bytes(1 << 16)
-    (own / "canary").write_bytes(written)
-    (own / "canary").rename(own / "renamed")
-    same = (own / "renamed").read_bytes() == written and not (own / "canary").exists()
-    return Trial(
-        "write, rename, read", same, "the same bytes came back" if same else "other bytes came back", needed=True
-    )
-
-
-def _replaced(own: Path) -> Trial:
-    """New content under an old name must be seen in the stamp, or it would never be taken."""
-    file, new = own / "replaced", own / "new"
-    file.write_bytes(b"old!")
-    before = Stamp.of(file.stat())
-    new.write_bytes(b"new!")
-    new.replace(file)
-    seen = Stamp.of(file.stat()) != before
-    return Trial("replaced file", seen, "is seen by its stamp" if seen else "looks the same as before", needed=True)
-
-
-def _events(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
-    root = next((root for root in settings.watched if root.path == folder), RootSettings(path=folder, output=folder))
-    mount = mount_of(folder)
-    mode = roots.watch_mode(root, mount)
+def _swept(folder: Path, own: Path) -> Iterator[Trial]:
+    """Remove what a selftest left that was killed; by the share's own clock."""
     try:
-        ears = _Ears(own)
+        now_s = own.stat().st_mtime
+        with os.scandir(folder) as entries:
+            left = [
+                Path(entry.path) for entry in entries
+                if _OWN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+                and now_s - entry.stat(follow_symlinks=False).st_mtime > LEFT_S
+            ]  # fmt: skip
+    except OSError:  # the trials will tell
+        return
+    for old in left:
+        problem = _remove(old)
+        yield Trial("leftovers", not problem, problem or f"{old.name} of a selftest that was killed is removed")
+
+
+def _remove(folder: Path) -> str:
+    """Remove a folder of ours, as far as that goes; what is wrong if it is still there."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        yield Trial("events", False, f"cannot be had: {error.strerror}; the folder is scanned instead")
-    else:
-        try:
-            for what, act in (("created", lambda: (own / "seen").write_bytes(b"1")),
-                              ("changed", lambda: (own / "seen").write_bytes(b"22")),
-                              ("renamed", lambda: (own / "seen").rename(own / "moved"))):  # fmt: skip
-                heard = ears.hears(act)
-                yield Trial(f"event: {what}", heard, "heard" if heard else "not heard; scans find it")
-        finally:
-            ears.close()
-    every = f"a scan every {settings.scan_interval_s:g} s"
-    says = f"events at once, and {every}" if mode == "events" else every
-    settle_s = roots.settle_time_s(root, mount, settings)
-    yield Trial(
-        "mode", True, f"{mode}: {says}; settled after {settle_s:g} s ({mount.fs_type or 'unknown'} file system)"
-    )
-
-
-def _slow_writer(own: Path) -> Trial:
-    """Can we see that somebody has a file open for writing?"""
-    with (own / "slow").open("wb") as writer, (own / "slow").open("rb") as reader:
-        writer.write(b"half")
-        writer.flush()
-        seen = has_writer(reader.fileno())
-    with (own / "slow").open("rb") as reader:
-        seen = seen and not has_writer(reader.fileno())
-    return Trial("open for writing", seen, "is seen" if seen else "is not seen here: the settle time alone decides")
-
-
-def _locks(own: Path) -> Trial:
-    with (own / "lock").open("wb") as first, (own / "lock").open("wb") as second:
-        try:
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return Trial("locks", None, f"there are none ({error.strerror}); none are needed in a root")
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-                return Trial("locks", True, "hold")
-        return Trial("locks", None, "do not hold; none are needed in a root")
-
-
-def _clock(own: Path) -> Trial:
-    before = time.time()
-    (own / "clock").write_bytes(b"1")
-    skew_s = (own / "clock").stat().st_mtime - (before + time.time()) / 2
-    well = abs(skew_s) <= SKEW_S
-    return Trial(
-        "clock", well, f"the share's differs by {skew_s:+.1f} s" + ("" if well else "; settling does not use it")
-    )
-
-
-def _watches(folder: Path) -> Trial:
-    try:
-        limit = int(INOTIFY_WATCHES.read_text())
-    except (OSError, ValueError):
-        return Trial("inotify limit", None, "there is none on this system")
-    needed = sum(len(folders) for _, folders, _ in os.walk(folder)) + 1
-    says = f"{limit} watches, {needed} folders"
-    enough = limit > 2 * needed
-    return Trial("inotify limit", enough, says if enough else f"{says}: raise fs.inotify.max_user_watches")
+        shutil.rmtree(folder, ignore_errors=True)
+        if os.path.lexists(folder):
+            code = errno.errorcode.get(error.errno or 0, "?")
+            return f"{folder} could not be removed ({code}: {error.strerror}). Remove it by hand; scans pass it over."
+    return ""
 
 
 @click.command()
