@@ -19,7 +19,7 @@ from worker.database_errors import in_words
 from worker.db import after
 from worker.errors import ExitCode, PhotochromError
 from worker.json_output import print_json
-from worker.overview import database_time
+from worker.overview import database_time, unreadable
 from worker.settings import Settings, load
 from worker.tables import Job, JobState, Root, RootState, display
 from worker.twins import due
@@ -59,7 +59,7 @@ def signs(settings: Settings) -> list[Sign]:
             now = database_time(session)
             found.append(Sign("database", True, "answers, its schema is this version's"))
             found += _roots(session, settings, now)
-            found += [_waiting(session, settings, now), _claims(session)]
+            found += [_unreadable(session), _waiting(session, settings, now), _claims(session)]
     except PhotochromError as error:
         found.append(Sign("database", False, str(error)))
     except sa.exc.DBAPIError as error:
@@ -102,6 +102,14 @@ def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
     late = age_s > max(LATE_SCANS * interval_s, LATE_S)
     advice = "; that is too long ago. Look at the watcher's log." if late else ""
     return Sign(what, not late, f"scanned completely {age_s:.0f} s ago, {root.files} files{advice}", age_s)
+
+
+def _unreadable(session: Session) -> Sign:
+    count, first = unreadable(session, limit=1)
+    if not count:
+        return Sign("sources", True, "everything that was found can be read", 0)
+    (path, why), more = first[0], f"; {count - 1} more" if count > 1 else ""
+    return Sign("sources", False, f"{path}: {why}{more}", count)
 
 
 def _waiting(session: Session, settings: Settings, now: dt.datetime) -> Sign:

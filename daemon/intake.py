@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+from daemon.scan import in_words
 from worker.files import Stamp
 from worker.originals import open_below
 from worker.tables import FileState
@@ -68,7 +69,7 @@ def take(root: bytes, path: bytes, quiet: Stamp, go_on: Callable[[], bool] = lam
     try:
         return _take(fd, path, quiet, go_on)
     except OSError as error:
-        return NotTaken(FileState.BLOCKED, f"It cannot be read ({_errno(error)}); tried again at every scan.")
+        return NotTaken(FileState.BLOCKED, f"It cannot be read ({in_words(error)}); tried again at every scan.")
     finally:
         os.close(fd)
 
@@ -137,8 +138,4 @@ def _not_openable(error: OSError) -> NotTaken:
         return NotTaken(FileState.VANISHED, "It was gone when it had settled.")
     if error.errno == errno.ELOOP:
         return NotTaken(FileState.IGNORED, "It is a symbolic link; links are not followed.")
-    return NotTaken(FileState.BLOCKED, f"It cannot be opened ({_errno(error)}); tried again at every scan.")
-
-
-def _errno(error: OSError) -> str:
-    return f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"
+    return NotTaken(FileState.BLOCKED, f"It cannot be opened ({in_words(error)}); tried again at every scan.")

@@ -45,7 +45,7 @@ def record(settings: Settings) -> Iterator[Database]:
 @as_json
 def status(every_2_s: bool, as_json: bool) -> None:
     """Counts per state and root, the oldest waiting scan, the rate, and what the parts are doing."""
-    from worker.overview import database_time, overview
+    from worker.overview import database_time, overview, unreadable
 
     settings = load()
     models = {root.key: root.model for root in settings.watched}
@@ -53,15 +53,21 @@ def status(every_2_s: bool, as_json: bool) -> None:
         while True:
             with database.reading() as session:
                 seen, now = overview(session), database_time(session)
+                count, first = unreadable(session)
             if as_json:
                 told = dataclasses.asdict(seen)
                 for root in told["roots"]:
                     root["model"] = models.get(root["name"], "")
+                told["unreadable"] = {"count": count, "first": [{"path": path, "reason": why} for path, why in first]}
                 print_json({"at": now, "state_dir": str(settings.state_dir), **told})
             else:
                 if every_2_s:
                     click.clear()
                 click.echo(_status_text(seen, now, models))
+                for path, why in first:
+                    click.echo(f"BLOCKED {path}: {why}")
+                if count > len(first):
+                    click.echo(f"BLOCKED {count - len(first)} more that cannot be read")
             if not every_2_s:
                 return
             time.sleep(2)

@@ -59,6 +59,7 @@ class Reconciler:
         self.priority = priority
         self._model = model
         self.tracker = StabilityTracker(settle_s)
+        self._unlisted: set[bytes] = set()  # folders that have a row, because they could not be listed
         self._shares: set[bytes] = set()  # folders below the root that other file systems are, or were, mounted on
 
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
@@ -68,15 +69,16 @@ class Reconciler:
             go_on: asked after each listing, whether the folder is still the one that is meant.
 
         Returns:
-            Whether it was complete; not when `go_on()` turned false or the root could not be read.
+            Whether it was complete; not when `go_on()` turned false or the root was gone. What could not be looked at
+            is recorded as blocked.
         """
         began_s, count = time.monotonic(), 0
         self._shares.update(mounts_below(Path(os.fsdecode(self.path))))
         for listing in scan.walk(self.path):
-            if not go_on() or (listing.directory == b"" and not listing.complete):
+            if not go_on() or listing.gone:
                 return False
             self.reconcile(listing)
-            count += len(listing.files)
+            count += len(listing.files) + len(listing.blocked) + bool(listing.error)
             self.take_settled(go_on)
         self._note_missing_directories(go_on)
         self._retry_what_came_back()
@@ -89,25 +91,19 @@ class Reconciler:
         if scan.ignored_path(directory, self.path, directory=True):
             return
         for listing in scan.walk(self.path, directory) if deep else [scan.list_directory(self.path, directory)]:
-            if not go_on():
+            if not go_on() or listing.gone:
                 return
             self.reconcile(listing)
 
     def reconcile(self, listing: scan.Listing) -> None:
         """Compare one directory with its record."""
-        if listing.error:
-            logger.warning("directory_unreadable", extra={"directory": listing.directory, "why": listing.error})
         with self.database.reading() as session:
             known = files.in_directory(session, self.name, listing.directory)
         touched = [path for path, stamp in listing.files.items() if self._observe(path, stamp, known.get(path))]
-        gone = [
-            path
-            for path, row in known.items()
-            if listing.complete and path not in listing.files and row.state is not FileState.VANISHED
-        ]
-        if gone and self._is_away(listing.directory):
-            gone = []
-        if not touched and not gone:
+        gone = self._gone(listing, known)
+        blocked = self._blocked(listing, known)
+        readable = not listing.error and listing.directory in self._unlisted
+        if not (touched or gone or blocked or readable):
             return
         with self.database.writing() as session:
             for path in touched:
@@ -117,8 +113,39 @@ class Reconciler:
                 else:
                     files.found(session, self.name, path, listing.files[path])
             for path in gone:
-                self.tracker.forget(path)
                 files.put(session, known[path].id, FileState.VANISHED, "It is no longer in the folder.")
+            for path, why in blocked.items():
+                files.block(session, self.name, path, why)
+            if readable:
+                files.unblock(session, self.name, listing.directory)
+        for path in (*gone, *blocked):
+            self.tracker.forget(path)
+        self._unlisted -= {listing.directory} if readable else set()
+
+    def _gone(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> list[bytes]:
+        """Recorded files that are certainly no longer there."""
+        gone = [
+            path
+            for path, row in known.items()
+            if row.state is not FileState.VANISHED and not _is_seen(listing, path, row)
+        ]
+        return [] if gone and self._is_away(listing.directory) else gone
+
+    def _blocked(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> dict[bytes, str]:
+        """What has to be recorded as blocked: path below the root → why. What has a job already keeps its state."""
+        self._unlisted.update(path for path, row in known.items() if _is_folder(listing, path, row))
+        blocked = {
+            path: f"It cannot be looked at ({why}); tried again at every scan."
+            for path, why in listing.blocked.items()
+            if path not in known or known[path].state not in {FileState.SUBMITTED, FileState.IGNORED}
+        }
+        if listing.error:
+            logger.warning("directory_unreadable", extra={"directory": listing.directory, "why": listing.error})
+            self._unlisted.add(listing.directory)
+            blocked[listing.directory] = (
+                f"It cannot be listed ({listing.error}); what is in it is taken when it can be."
+            )
+        return blocked
 
     def _is_away(self, directory: bytes) -> bool:
         """Whether it lay on a share that is not mounted now: the empty folder beneath proves nothing."""
@@ -230,6 +257,16 @@ class Reconciler:
         pin = dict[str, Any](model_version=versions.resolve(session, self._model)) if self._model else {}
         job, new = jobs.submit(session, row, sha256, priority=self.priority, **pin)
         return job.id, new
+
+
+def _is_seen(listing: scan.Listing, path: bytes, row: files.Known) -> bool:
+    """Whether a recorded path is in its directory, or may be there for all that the listing tells."""
+    return not listing.complete or path in listing.files or path in listing.blocked or _is_folder(listing, path, row)
+
+
+def _is_folder(listing: scan.Listing, path: bytes, row: files.Known) -> bool:
+    """Whether a row is of a folder that could not be listed; the root's own row lies in itself."""
+    return row.state is FileState.BLOCKED and (path == listing.directory or path in listing.subdirectories)
 
 
 def _is_ignored(outcome: Outcome) -> TypeGuard[intake.NotTaken]:

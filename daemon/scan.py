@@ -44,15 +44,19 @@ class Listing:
         directory: below the root; b"" for the root itself.
         files: path below the root → stamp, regular files only.
         subdirectories: paths below the root.
+        blocked: path below the root → why it cannot be looked at; whether it is a file or a folder, nobody can tell.
         complete: False when it could not be read to its end; then nothing may be concluded from what is missing.
         error: why not.
+        gone: whether it is the root, and is not there at all.
     """
 
     directory: bytes
     files: dict[bytes, Stamp] = dataclasses.field(default_factory=dict)
     subdirectories: list[bytes] = dataclasses.field(default_factory=list)
+    blocked: dict[bytes, str] = dataclasses.field(default_factory=dict)
     complete: bool = True
     error: str = ""
+    gone: bool = False
 
 
 def ignored_by(name: bytes) -> str | None:
@@ -87,11 +91,16 @@ def list_directory(root: bytes, directory: bytes) -> Listing:
             for entry in entries:
                 _note(listing, entry, rules)
     except (FileNotFoundError, NotADirectoryError):
-        listing.complete = directory != b""  # the root itself being gone is another matter
-        listing.error = "" if listing.complete else os.strerror(errno.ENOENT)
+        listing.gone = directory == b""  # another matter than a folder of it
+        listing.complete, listing.error = not listing.gone, os.strerror(errno.ENOENT) if listing.gone else ""
     except OSError as error:
-        listing.complete, listing.error = False, error.strerror or str(error)
+        listing.complete, listing.error = False, in_words(error)
     return listing
+
+
+def in_words(error: OSError) -> str:
+    """An error of the system by its name and its words: `EACCES: Permission denied`."""
+    return f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"
 
 
 def is_gone(root: bytes, directory: bytes) -> bool:
@@ -134,6 +143,10 @@ def _note(listing: Listing, entry: os.DirEntry[bytes], rules: Ignored) -> None:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return  # it went while we looked
+    except OSError as error:  # of this entry alone: the others are there all the same
+        if not rules.by(path, directory=False):
+            listing.blocked[path] = in_words(error)
+        return
     if stat.S_ISREG(status.st_mode):
         listing.files[path] = Stamp.of(status)
 

@@ -171,6 +171,28 @@ def found(session: Session, root: str, path: bytes, seen: Stamp) -> None:
     )
 
 
+def block(session: Session, root: str, path: bytes, reason: str) -> None:
+    """Record something that cannot be looked at, a folder perhaps, so that it is counted and can be asked for."""
+    row = by_path(session, root, path)
+    if row is None:
+        found(session, root, path, Stamp(0, 0, 0, 0))
+        session.flush()
+        row = by_path(session, root, path)
+    if row is not None and (row.state, row.reason) != (FileState.BLOCKED, reason):
+        put(session, row.id, FileState.BLOCKED, reason)
+
+
+def unblock(session: Session, root: str, folder: bytes) -> None:
+    """Forget that a folder could not be listed; the row of a file that had its name stays."""
+    row = by_path(session, root, folder)
+    if row is None or row.state is not FileState.BLOCKED:
+        return
+    if row.sha256 is None and row.job_id is None:
+        session.delete(row)
+    else:
+        put(session, row.id, FileState.VANISHED, "A folder has its name now.")
+
+
 def by_path(session: Session, root: str, path: bytes) -> SourceFile | None:
     """The record of one file."""
     return session.scalars(sa.select(SourceFile).where(SourceFile.root == root, SourceFile.path == path)).one_or_none()

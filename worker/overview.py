@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -12,6 +13,8 @@ from worker.db import after
 from worker.jobs import OPEN
 from worker.tables import FileState, Job, JobState, Root, SourceFile, absolute, display
 
+#: how the watcher's sentence begins about what the system does not let it read
+UNREADABLE: Final = "It cannot be "
 ENDED = tuple(state for state in JobState if state not in OPEN)
 
 
@@ -120,14 +123,28 @@ def _root_status(root: Root) -> RootStatus:
 
 def blocked_files(session: Session, limit: int = 20) -> list[tuple[str, str]]:
     """(path, reason) of files that could not be taken."""
+    return _blocked(session, limit, SourceFile.state == FileState.BLOCKED)
+
+
+def _blocked(session: Session, limit: int, *where: sa.ColumnElement[bool]) -> list[tuple[str, str]]:
     rows = session.execute(
         sa.select(Root.path, SourceFile.path, SourceFile.reason)
         .join(Root, Root.name == SourceFile.root)
-        .where(SourceFile.state == FileState.BLOCKED)
+        .where(*where)
         .order_by(SourceFile.id)
         .limit(limit)
     )
     return [(display(absolute(root, path)), reason) for root, path, reason in rows]
+
+
+def unreadable(session: Session, limit: int = 3) -> tuple[int, list[tuple[str, str]]]:
+    """How many files and folders cannot be looked at, opened or read, and (path, reason) of the first.
+
+    What waits for the rest of its batch is blocked too, and is well.
+    """
+    where = (SourceFile.state == FileState.BLOCKED, SourceFile.reason.startswith(UNREADABLE))
+    count = session.scalar(sa.select(sa.func.count(SourceFile.id)).where(*where)) or 0
+    return count, _blocked(session, limit, *where)
 
 
 def quarantined_since(session: Session, since: dt.datetime, limit: int = 20) -> list[tuple[int, str, str]]:

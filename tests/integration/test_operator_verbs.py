@@ -75,6 +75,20 @@ def state_of(database: Database, job_id: int) -> JobState:
         return session.get_one(Job, job_id).state
 
 
+def test_what_cannot_be_read_is_counted_and_named(root: Path, state_database: Database) -> None:
+    assert json.loads(ask("status", "--json").output)["unreadable"] == {"count": 0, "first": []}
+    with state_database.writing() as session:
+        files.block(session, str(root), b"box/held.png", "It waits for READY.")
+        for number in range(5):
+            files.block(session, str(root), b"locked %d" % number, "It cannot be listed (EACCES: Permission denied).")
+    told = json.loads(ask("status", "--json").output)
+    assert (told["files"], told["unreadable"]["count"]) == ({"blocked": 6}, 5)
+    text = ask("status").output
+    assert f"BLOCKED {root}/locked 0: It cannot be listed (EACCES" in text and "BLOCKED 2 more" in text
+    (sign,) = [sign for sign in json.loads(ask("health", "--json").output)["signs"] if sign["what"] == "sources"]
+    assert (sign["ok"], sign["value"]) == (False, 5) and "EACCES" in sign["says"] and "4 more" in sign["says"]
+
+
 def test_quarantine_lists_and_shows_the_evidence(root: Path, state_database: Database) -> None:
     assert "Nothing" in ask("quarantine", "list").output
     job_id = quarantined(state_database, root, "a.png")

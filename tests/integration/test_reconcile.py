@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from daemon import intake, reconcile
+from daemon import intake, reconcile, scan
 from daemon.events import Hints
 from daemon.reconcile import Reconciler
 from worker import files, jobs
 from worker.db import Database
 from worker.errors import ScanVanished
+from worker.overview import blocked_files
 from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobEvent, Root, SourceFile
 
@@ -309,7 +310,48 @@ def test_a_folder_that_cannot_be_read_loses_nothing(folder: Folder, monkeypatch:
         for function in ("scandir", "stat"):
             _unreadable(patch, folder.path / "a", function)
         folder.look()
-        assert set(folder.states().values()) == {"submitted"}
+        assert folder.states() == {"a": "blocked", "a/x.png": "submitted", "a/deep/y.png": "submitted"}
+    folder.look()
+    assert folder.states() == {"a/x.png": "submitted", "a/deep/y.png": "submitted"}
+
+
+@pytest.mark.parametrize("unreadable", ["", "box"])
+def test_a_folder_that_cannot_be_listed_is_counted_and_taken_when_it_can(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    folder.put("box/x.png")
+    folder.put("box/deep/y.png")
+    with monkeypatch.context() as patch:
+        _unreadable(patch, folder.path / unreadable, "scandir")
+        folder.look()
+        row = folder.row(unreadable)
+        assert row.state is FileState.BLOCKED and "It cannot be listed (EACCES: Permission denied)" in row.reason
+        folder.look()
+        assert (folder.states(), folder.row(unreadable).since) == ({unreadable: "blocked"}, row.since)
+        with folder.database.reading() as session:
+            assert session.get_one(Root, "r").scanned_at is not None, "or a drain would wait for ever"
+            full_path = os.fspath(folder.path / unreadable).rstrip("/")
+            assert [path.rstrip("/") for path, _ in blocked_files(session)] == [full_path]
+    folder.reconciler = Reconciler(folder.database, "r", bytes(folder.path), QUIET_S, priority=3)  # a new watcher
+    folder.look()
+    assert folder.states() == {"box/x.png": "submitted", "box/deep/y.png": "submitted"}
+
+
+def test_an_entry_that_cannot_be_looked_at_is_blocked_alone(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.put("a.png")
+    folder.put("done.png")
+    folder.look()
+    folder.put("new.png")
+    listing = scan.list_directory(bytes(folder.path), b"")
+    for name in (b"new.png", b"done.png"):
+        del listing.files[name]
+        listing.blocked[name] = "EIO: Input/output error"
+    folder.reconciler.reconcile(listing)
+    assert folder.states() == {"a.png": "submitted", "done.png": "submitted", "new.png": "blocked"}
+    assert "It cannot be looked at (EIO" in folder.row("new.png").reason
+    folder.look()
+    assert set(folder.states().values()) == {"submitted"}
+    assert folder.row("new.png").size_bytes == (folder.path / "new.png").stat().st_size
 
 
 def test_a_root_that_is_gone_loses_nothing(folder: Folder, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Looking at a folder: what is a scan by its name, and what a listing may conclude."""
 
+import contextlib
+import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -103,7 +106,43 @@ def test_a_root_that_is_gone_lets_nothing_be_concluded(tmp_path: Path) -> None:
     listing = scan.list_directory(bytes(tmp_path / "gone"), b"")
     assert not listing.complete and listing.error == "No such file or directory"
     (walked,) = scan.walk(bytes(tmp_path / "gone"))
-    assert not walked.complete
+    assert not walked.complete and walked.gone
+
+
+class _Entry:
+    """As `os.scandir` gives them, where a disk is broken or a server does not know the kind of its entries."""
+
+    def __init__(self, entry: os.DirEntry[bytes], broken: bytes) -> None:
+        self.entry, self.name, self.broken = entry, entry.name, broken
+
+    def is_dir(self, *, follow_symlinks: bool) -> bool:
+        if self.name == self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return self.entry.is_dir(follow_symlinks=follow_symlinks)
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        return self.entry.stat(follow_symlinks=follow_symlinks)
+
+
+@pytest.mark.parametrize("directory", [b"", b"box"])
+def test_an_entry_that_cannot_be_looked_at_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: bytes
+) -> None:
+    for name in ("a.tif", "broken.tif", "c.tif", "deep/d.tif", "e.tmp"):
+        _touch(tmp_path / os.fsdecode(directory) / name)
+    real = os.scandir
+
+    @contextlib.contextmanager
+    def scandir(path: bytes) -> Iterator[Iterator[_Entry]]:
+        with real(path) as entries:
+            yield (_Entry(entry, b"broken.tif") for entry in entries)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    listing = scan.list_directory(bytes(tmp_path), directory)
+    assert (listing.complete, listing.error) == (True, "")
+    assert set(listing.files) == {os.path.join(directory, name) for name in (b"a.tif", b"c.tif")}
+    assert listing.subdirectories == [os.path.join(directory, b"deep")]
+    assert listing.blocked == {os.path.join(directory, b"broken.tif"): "EIO: Input/output error"}
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
@@ -115,7 +154,7 @@ def test_a_folder_that_cannot_be_read_lets_nothing_be_concluded(
 
     monkeypatch.setattr(os, "scandir", refuse)
     listing = scan.list_directory(bytes(tmp_path), b"a")
-    assert (listing.complete, listing.error) == (False, error.strerror)
+    assert (listing.complete, listing.error) == (False, f"{errno.errorcode[error.errno]}: {error.strerror}")
 
 
 def test_a_link_on_the_way_leads_nowhere(tmp_path: Path) -> None:
