@@ -74,6 +74,7 @@ def test_originals_are_mounted_read_only_and_nobody_is_privileged() -> None:
         assert {"curated:ro", "evaluation:ro", "base_photos:ro"} <= set(folders.values()), name
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+        assert service.get("cap_add", []) == (["LEASE"] if name == "watch" else [])
         assert "no-new-privileges:true" in service["security_opt"]
 
 
@@ -142,8 +143,12 @@ def test_every_unit_starts_a_verb_that_exists(unit: Path) -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_every_unit_is_confined(unit: Path) -> None:
     text = unit.read_text()
-    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "CapabilityBoundingSet=\n", "User=photochrom"):
+    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "User=photochrom"):
         assert line in text
+    # whoever watches has to see who writes to other users' files; whoever parses pictures alone needs nothing
+    watches = unit.stem in {"photochrom-watch", "photochrom-up"}
+    for key in ("CapabilityBoundingSet", "AmbientCapabilities"):
+        assert _lines(unit, key) == (["CAP_LEASE"] if watches else [""])
     assert not any("scans" in line for line in _lines(unit, "ReadWritePaths"))
     assert int(_lines(unit, "TimeoutStopSec")[0]) > 15
 
