@@ -48,7 +48,6 @@ def watch_() -> None:
 def beat() -> None:
     """Send periodic tasks when they are due, until SIGTERM. One per installation."""
     settings = load()
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
     log.configure(settings.log_level)
     from worker import queue
 

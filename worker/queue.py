@@ -3,6 +3,7 @@
 The daemon sends tasks by the names below and never imports them: importing tasks would load TensorFlow.
 """
 
+import datetime as dt
 import logging
 from typing import Any, Final
 
@@ -25,9 +26,11 @@ TRAIN_QUEUE: Final = "train"
 #: Celery on Redis: the lower, the sooner
 PRIORITY: Final = {"interactive": 0, "normal": 3, "backlog": 6}
 TIDY_EVERY_S: Final = 3600
+#: from beat's start to the first time: one that dies again and again never comes to it
+FIRST_TIDY_S: Final = 300
 #: a scheduled run that no trainer took for so long waits for the next schedule
 RETRAIN_EXPIRES_S: Final = 3600
-#: beat that starts so long after a schedule's time lets it go; by default Celery would run it at once
+#: beat that starts so long after a schedule's time lets it go
 BEAT_LOOKS_BACK_S: Final = 300
 #: trigger of a message that starts no new run
 RESUME: Final = "resume"
@@ -98,20 +101,29 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "beat_cron_starting_deadline": BEAT_LOOKS_BACK_S,
         "beat_schedule": _schedule(settings),
-        "beat_schedule_filename": str(settings.state_dir / "beat-schedule"),
+        "beat_scheduler": "celery.beat:Scheduler",  # nothing on the disk: Celery's other one keeps its times by pickle
         "include": ["worker.tasks"],
     }
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
-    """What beat sends and when. A missed retraining is not caught up with: its message expires, and the next comes."""
-    schedule: dict[str, Any] = {"tidy": {"task": TIDY, "schedule": TIDY_EVERY_S}}
+    """What beat sends and when. A missed retraining is not caught up with: its message expires, and the next comes.
+
+    A beat that starts remembers nothing. It looks back a little, so that one that was down for a moment misses no
+    schedule; a message that is sent twice by that finds no new photos. The first tidying follows the start soon,
+    because some run for less than an hour a day.
+    """
+    now = dt.datetime.now(dt.UTC)
+    last_tidy = now - dt.timedelta(seconds=TIDY_EVERY_S - FIRST_TIDY_S)
+    schedule: dict[str, Any] = {"tidy": {"task": TIDY, "schedule": TIDY_EVERY_S, "last_run_at": last_tidy}}
     if settings.retrain_cron:
         try:
             when = crontab.from_string(settings.retrain_cron)
         except (ValueError, TypeError) as error:
             raise UnknownSetting(f"Setting retrain_cron ('{settings.retrain_cron}') is none: {error}.") from error
-        schedule["retrain"] = {"task": RETRAIN, "schedule": when, "options": {"expires": RETRAIN_EXPIRES_S}}
+        looked_at = now - dt.timedelta(seconds=BEAT_LOOKS_BACK_S)
+        schedule["retrain"] = {"task": RETRAIN, "schedule": when, "options": {"expires": RETRAIN_EXPIRES_S},
+                               "last_run_at": looked_at}  # fmt: skip
     return schedule
 
 

@@ -70,6 +70,39 @@ def test_message_duplicated(plant: Plant, cell: Cell) -> None:
     assert {job.claim_no for job in plant.jobs("five")} == {1}
 
 
+#: a message of the right task whose body does what it likes when it is unpickled
+PICKLED = """
+import os, sys
+from worker import queue
+
+class Body:
+    def __reduce__(self):
+        return os.system, (f"touch {sys.argv[1]}",)
+
+for _ in range(3):
+    queue.app.send_task(queue.COLORIZE, (Body(),), serializer="pickle", argsrepr="")
+"""
+
+
+def test_message_pickled(plant: Plant, cell: Cell) -> None:
+    """It is refused by its content type, unread, and neither kills the worker nor holds up what comes behind it."""
+    os.kill(worker := plant.part("worker"), signal.SIGSTOP)
+    made = plant.installation.base / "unpickled"
+    environ = plant.installation.environ
+    subprocess.run([sys.executable, "-c", PICKLED, made], env=environ, cwd="/", check=True, timeout=60)
+    originals = plant.drop("pickled", 3)
+    queued(plant, "pickled", 3)
+    os.kill(worker, signal.SIGCONT)
+    ended = time.time()
+    cell.recovered("pickled messages before three scans: refused", plant.settle("pickled", 3) - ended)
+    assert_invariants(plant, originals, "pickled")
+    wait_for(lambda: (plant.installation.state_dir / "logs" / "worker.log").read_text().count("ContentDisallowed") >= 3,
+             20, "all were refused")  # fmt: skip
+    assert not made.exists(), "a message was unpickled"
+    assert plant.part("worker") == worker
+    assert {job.claim_no for job in plant.jobs("pickled")} == {1}
+
+
 @pytest.mark.slow
 def test_stale_message_replayed(plant: Plant, cell: Cell) -> None:
     originals = plant.drop("stale", 2)

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from billiard.exceptions import WorkerLostError
 from celery import Celery
+from celery.beat import Scheduler
 from click.testing import CliRunner
 
 from daemon import up
@@ -48,6 +49,47 @@ def test_a_schedule_that_beat_slept_through_is_not_caught_up_with(monkeypatch: p
     for late, due in ((dt.timedelta(minutes=2), True), (dt.timedelta(hours=2), False), (dt.timedelta(days=23), False)):
         monkeypatch.setattr(when, "nowfun", lambda late=late: saturday + late)
         assert when.is_due(saturday - dt.timedelta(days=7)).is_due is due, late
+
+
+@pytest.fixture
+def started_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Scheduler]:
+    """The scheduler of a beat that has just started, with nothing but JSON and text at hand."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("no pickle at run time")
+
+    def start(cron: str) -> Scheduler:
+        monkeypatch.chdir(tmp_path)
+        app = Celery(set_as_current=False)
+        app.conf.update(queue.celery_settings(Settings(state_dir=tmp_path, retrain_cron=cron)))
+        made = app.Beat(quiet=True, pidfile=None)
+        service = made.Service(app=app, schedule_filename=made.schedule, scheduler_cls=made.scheduler_cls)
+        return service.get_scheduler()
+
+    for name in ("shelve.open", "pickle.dump", "pickle.dumps", "pickle.load", "pickle.loads"):
+        monkeypatch.setattr(name, refuse)
+    return start
+
+
+def test_beat_keeps_nothing_on_the_disk(started_beat: Callable[[str], Scheduler], tmp_path: Path) -> None:
+    scheduler = started_beat("0 2 * * 6")
+    assert set(scheduler.schedule) == {"tidy", "retrain"}
+    scheduler.sync()
+    scheduler.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("late_min", "due"), [(2, True), (30, False), (12 * 60, False)])
+def test_a_beat_that_was_down_for_a_moment_misses_no_schedule(
+    started_beat: Callable[[str], Scheduler], late_min: int, due: bool
+) -> None:
+    at = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=late_min)
+    assert started_beat(f"{at.minute} {at.hour} * * *").schedule["retrain"].is_due().is_due is due
+
+
+def test_a_beat_that_runs_for_less_than_an_hour_tidies_too(started_beat: Callable[[str], Scheduler]) -> None:
+    due, wait_s = started_beat("").schedule["tidy"].is_due()
+    assert not due and 0 < wait_s <= queue.FIRST_TIDY_S
 
 
 def test_a_trainer_asks_for_what_an_earlier_one_left_and_a_worker_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
