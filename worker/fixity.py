@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from worker.db import Database
 from worker.errors import PhotochromError
+from worker.identity import is_recorded_here
 from worker.jobs import PUBLISHED
 from worker.originals import open_original
 from worker.publish import sha256_of
@@ -22,9 +23,9 @@ class Checked:
 
     Attributes:
         job_id: whose original or derivative it is.
-        what: `original` or `derivative`.
+        what: `original` or `derivative`; `folder` for a root that is offline, once, with the job that told.
         path: absolute, as bytes.
-        verdict: `ok`, `changed`, `missing` or `unreadable`.
+        verdict: `ok`, `changed`, `missing` or `unreadable`; `offline` for an original whose root is not there.
         sha256: of what is there now; empty when it cannot be read.
     """
 
@@ -44,7 +45,7 @@ def check_all(database: Database) -> Iterator[Checked]:
 
     Page by page and outside of any transaction: hours of reading must not hold the database.
     """
-    last = 0
+    last, away = 0, set[str]()
     while True:
         with database.reading() as session:
             roots = {root.name: root for root in session.scalars(sa.select(Root))}
@@ -60,12 +61,24 @@ def check_all(database: Database) -> Iterator[Checked]:
             if root is None:
                 continue
             if job.id in current:  # a re-run's original is that of the folder's own job
-                yield _checked(job.id, "original", root.path, job.path, job.source_sha256)
+                yield from _original(database, root, job, away)
             if job.state in PUBLISHED and job.output_path is not None and job.output_sha256 is not None:
                 yield _checked(job.id, "derivative", root.output, job.output_path, job.output_sha256)
         if len(page) < PAGE:
             return
         last = page[-1].id
+
+
+def _original(database: Database, root: Root, job: Job, away: set[str]) -> Iterator[Checked]:
+    """The look at an original; where the whole root is away, nothing is said about the file."""
+    if root.name not in away:
+        checked = _checked(job.id, "original", root.path, job.path, job.source_sha256)
+        if checked.verdict == "ok" or is_recorded_here(database, root):
+            yield checked
+            return
+        away.add(root.name)
+        yield Checked(job.id, "folder", root.path, "offline")
+    yield Checked(job.id, "original", absolute(root.path, job.path), "offline")
 
 
 def _checked(job_id: int, what: str, folder: bytes, path: bytes, recorded: str) -> Checked:

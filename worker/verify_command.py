@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from worker.db import open_database, refuse_unmigrated
 from worker.errors import ExitCode
 from worker.settings import load
 from worker.tables import display
+
+if TYPE_CHECKING:
+    from worker.fixity import Checked
 
 FILE = click.Path(path_type=Path)
 
@@ -30,7 +34,8 @@ def verify(
     """Compare the lightness L* of DERIVATIVE with that of MASTER, pixel by pixel, as both lie on disk.
 
     Exits 0 when it is kept within the limits (README, "What happens to your picture"), else 1. With --all, exits 0 when
-    every recorded original and derivative still has the bytes of the record, else 1 after naming those that have not.
+    every recorded original and derivative still has the bytes of the record, else 1 after naming those that have not;
+    6 when nothing is wrong but that a watched folder is offline, whose originals were not looked at.
     """
     if everything:
         _verify_all(manifest, as_json)
@@ -64,22 +69,32 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
     refuse_unmigrated(database)
     counts: collections.Counter[str] = collections.Counter()
     findings: list[dict[str, object]] = []  # for JSON only: of a lost share there is one for each file
-    failed = 0
+    verdicts = set[str]()
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(manifest.open("wb")) if manifest else None
         for checked in fixity.check_all(database):
             counts[f"{checked.what} {checked.verdict}"] += 1
             if lines and checked.what == "original" and checked.sha256:
                 lines.write(fixity.manifest_line(checked))
-            if checked.verdict != "ok":
-                failed += 1
-                if as_json:
-                    findings.append(checked.as_dict())
-                else:
-                    click.echo(f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})")
+            if checked.verdict == "ok" or (checked.what, checked.verdict) == ("original", "offline"):
+                continue  # of a folder that is away, one line is enough
+            verdicts.add(checked.verdict)
+            if as_json:
+                findings.append(checked.as_dict())
+            else:
+                click.echo(_line(checked))
     if as_json:
         click.echo(json.dumps({"counts": counts, "findings": findings}, indent=2, ensure_ascii=False))
     else:
         click.echo(", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "Nothing is recorded yet.")
-    if failed:
-        sys.exit(ExitCode.FAILED)
+    if verdicts:
+        sys.exit(ExitCode.BAD_ROOT if verdicts == {"offline"} else ExitCode.FAILED)
+
+
+def _line(checked: "Checked") -> str:
+    if checked.verdict == "offline":
+        return (
+            f"offline: the watched folder {display(checked.path)} is not there, or another one is in its place; its "
+            "originals were not looked at. Mount it, then do this again."
+        )
+    return f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})"

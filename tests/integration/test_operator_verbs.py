@@ -262,3 +262,31 @@ def test_verify_all(root: Path, state_database: Database) -> None:
     assert time.time() - (root / "good.png").stat().st_mtime < 100
     with state_database.reading() as session:
         assert session.query(SourceFile).count() == 4
+
+
+def test_verify_all_where_the_folder_is_away_says_so_once(root: Path, state_database: Database) -> None:
+    for number in range(3):
+        job = claimed(state_database, submitted(state_database, root, f"{number}.png", b"scan %d" % number))
+        (root.parent / "output" / f"{number}.png").write_bytes(b"colour")
+        with state_database.writing() as session:
+            jobs.finish(session, job, JobState.DONE, reason="", output_path=b"%d.png" % number,
+                        output_sha256=hashlib.sha256(b"colour").hexdigest())  # fmt: skip
+    with state_database.writing() as session:
+        session.query(Root).one().identity = json.dumps({"inode": root.stat().st_ino})
+    root.rename(root.parent / "elsewhere")
+    for there in (False, True):  # no folder, and the empty one that it was mounted on
+        if there:
+            root.mkdir()
+        asked = ask("verify", "--all")
+        lines = asked.output.splitlines()
+        assert asked.exit_code == 6
+        assert lines[0].startswith(f"offline: the watched folder {root} is not there") and len(lines) == 2, asked.output
+        assert lines[1] == "3 derivative ok, 1 folder offline, 3 original offline"
+    (root.parent / "output" / "0.png").unlink()
+    asked = ask("verify", "--all", "--json")
+    assert asked.exit_code == 1
+    assert [item["what"] for item in json.loads(asked.stdout)["findings"]] == ["folder", "derivative"]
+    root.rmdir()
+    (root.parent / "elsewhere").rename(root)
+    (root / "1.png").unlink()
+    assert "missing: the original" in ask("verify", "--all").output
