@@ -69,7 +69,7 @@ def take(root: bytes, path: bytes, quiet: Stamp, go_on: Callable[[], bool] = lam
     try:
         return _take(fd, path, quiet, go_on)
     except OSError as error:
-        return NotTaken(FileState.BLOCKED, f"It cannot be read ({in_words(error)}); tried again at every scan.")
+        return NotTaken(FileState.BLOCKED, f"It cannot be read ({in_words(error)}); it is tried again by itself.")
     finally:
         os.close(fd)
 
@@ -138,4 +138,4 @@ def _not_openable(error: OSError) -> NotTaken:
         return NotTaken(FileState.VANISHED, "It was gone when it had settled.")
     if error.errno == errno.ELOOP:
         return NotTaken(FileState.IGNORED, "It is a symbolic link; links are not followed.")
-    return NotTaken(FileState.BLOCKED, f"It cannot be opened ({in_words(error)}); tried again at every scan.")
+    return NotTaken(FileState.BLOCKED, f"It cannot be opened ({in_words(error)}); it is tried again by itself.")

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeGuard
 from sqlalchemy.orm import Session
 
 from daemon import intake, scan
-from daemon.stability import StabilityTracker
+from daemon.stability import RetryClock, StabilityTracker
 from worker import curated, fault, files, jobs, versions
 from worker.db import Database
 from worker.errors import JobMoved
@@ -59,7 +59,8 @@ class Reconciler:
         self.priority = priority
         self._model = model
         self.tracker = StabilityTracker(settle_s)
-        self._unlisted: set[bytes] = set()  # folders that have a row, because they could not be listed
+        self._unread = RetryClock[files.Stamp]()  # files that could not be read
+        self._unlisted = RetryClock[bool]()  # folders that could not be listed (True), or something in them looked at
         self._shares: set[bytes] = set()  # folders below the root that other file systems are, or were, mounted on
 
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
@@ -102,7 +103,8 @@ class Reconciler:
         touched = [path for path, stamp in listing.files.items() if self._observe(path, stamp, known.get(path))]
         gone = self._gone(listing, known)
         blocked = self._blocked(listing, known)
-        readable = not listing.error and listing.directory in self._unlisted
+        readable = not listing.error and (listing.directory in self._unlisted or listing.directory in known)
+        self._note_retries(listing, known)
         if not (touched or gone or blocked or readable):
             return
         with self.database.writing() as session:
@@ -120,28 +122,45 @@ class Reconciler:
                 files.unblock(session, self.name, listing.directory)
         for path in (*gone, *blocked):
             self.tracker.forget(path)
-        self._unlisted -= {listing.directory} if readable else set()
+            self._unread.forget(path)
+
+    def _note_retries(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> None:
+        if listing.error or listing.blocked:
+            self._unlisted.note(listing.directory, bool(listing.error), time.monotonic())
+        else:
+            self._unlisted.forget(listing.directory)
+        for path, row in known.items():  # noted by a watcher before this one
+            if row.state is FileState.BLOCKED and path not in self._unlisted and path in listing.subdirectories:
+                self._unlisted.note(path, True, time.monotonic())
+
+    def _look_again(self, go_on: Callable[[], bool]) -> None:
+        """Look at folders that could not be read, and below them once they can."""
+        for directory, unlisted in self._unlisted.due(time.monotonic()):
+            listing = scan.list_directory(self.path, directory)
+            if not go_on() or listing.gone:
+                return
+            self.reconcile(listing)
+            for below in listing.subdirectories if unlisted and listing.complete else []:
+                self.look_at(below, deep=True, go_on=go_on)
 
     def _gone(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> list[bytes]:
         """Recorded files that are certainly no longer there."""
         gone = [
             path
             for path, row in known.items()
-            if row.state is not FileState.VANISHED and not _is_seen(listing, path, row)
+            if row.state is not FileState.VANISHED and listing.lacks(path, blocked=row.state is FileState.BLOCKED)
         ]
         return [] if gone and self._is_away(listing.directory) else gone
 
     def _blocked(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> dict[bytes, str]:
         """What has to be recorded as blocked: path below the root → why. What has a job already keeps its state."""
-        self._unlisted.update(path for path, row in known.items() if _is_folder(listing, path, row))
         blocked = {
-            path: f"It cannot be looked at ({why}); tried again at every scan."
+            path: f"It cannot be looked at ({why}); it is tried again by itself."
             for path, why in listing.blocked.items()
             if path not in known or known[path].state not in {FileState.SUBMITTED, FileState.IGNORED}
         }
         if listing.error:
             logger.warning("directory_unreadable", extra={"directory": listing.directory, "why": listing.error})
-            self._unlisted.add(listing.directory)
             blocked[listing.directory] = (
                 f"It cannot be listed ({listing.error}); what is in it is taken when it can be."
             )
@@ -198,6 +217,7 @@ class Reconciler:
 
     def take_settled(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Hash and submit what has been quiet for long enough, until `go_on()` turns false."""
+        self._look_again(go_on)
         for lot in self._lots(go_on):
             fault.point("hashed")
             with self.database.writing() as session:
@@ -212,13 +232,13 @@ class Reconciler:
     def _lots(self, go_on: Callable[[], bool]) -> Iterator[list[tuple[bytes, Outcome]]]:
         lot: list[tuple[bytes, Outcome]] = []
         began_s = time.monotonic()
-        settled = self.tracker.settled(time.monotonic())
-        for path, quiet in sorted(settled, key=lambda item: not intake.promises_picture(item[0])):
+        settled = dict(self._unread.due(time.monotonic())) | dict(self.tracker.settled(time.monotonic()))
+        for path, quiet in sorted(settled.items(), key=lambda item: not intake.promises_picture(item[0])):
             if not go_on():
                 break
             held = self._held(path, go_on)
             outcome = dataclasses.replace(held, stamp=quiet) if held else intake.take(self.path, path, quiet, go_on)
-            self._track(path, outcome)
+            self._track(path, quiet, outcome, retried=held is None)
             lot.append((path, outcome))
             if len(lot) >= LOT_FILES or time.monotonic() - began_s > LOT_S:
                 yield lot
@@ -226,14 +246,17 @@ class Reconciler:
         if lot:
             yield lot
 
-    def _track(self, path: bytes, outcome: Outcome) -> None:
-        """What is not settled after all settles on; the rest is done with until it is touched or scanned again."""
+    def _track(self, path: bytes, quiet: files.Stamp, outcome: Outcome, *, retried: bool) -> None:
+        """What is not settled after all settles on, what cannot be read is tried again, the rest is done with."""
         if isinstance(outcome, intake.NotTaken) and outcome.state is FileState.SETTLING:
-            if outcome.stamp is not None:
-                self.tracker.observe(path, outcome.stamp, time.monotonic())
+            self.tracker.observe(path, outcome.stamp or quiet, time.monotonic())
             self.tracker.restart(path, time.monotonic())
         else:
             self.tracker.forget(path)
+        if isinstance(outcome, intake.NotTaken) and outcome.state is FileState.BLOCKED and retried:
+            self._unread.note(path, quiet, time.monotonic())
+        else:
+            self._unread.forget(path)
 
     def _record(self, session: Session, path: bytes, outcome: Outcome) -> None:
         row = files.by_path(session, self.name, path)
@@ -257,16 +280,6 @@ class Reconciler:
         pin = dict[str, Any](model_version=versions.resolve(session, self._model)) if self._model else {}
         job, new = jobs.submit(session, row, sha256, priority=self.priority, **pin)
         return job.id, new
-
-
-def _is_seen(listing: scan.Listing, path: bytes, row: files.Known) -> bool:
-    """Whether a recorded path is in its directory, or may be there for all that the listing tells."""
-    return not listing.complete or path in listing.files or path in listing.blocked or _is_folder(listing, path, row)
-
-
-def _is_folder(listing: scan.Listing, path: bytes, row: files.Known) -> bool:
-    """Whether a row is of a folder that could not be listed; the root's own row lies in itself."""
-    return row.state is FileState.BLOCKED and (path == listing.directory or path in listing.subdirectories)
 
 
 def _is_ignored(outcome: Outcome) -> TypeGuard[intake.NotTaken]:

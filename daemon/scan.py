@@ -58,6 +58,16 @@ class Listing:
     error: str = ""
     gone: bool = False
 
+    def lacks(self, path: bytes, *, blocked: bool) -> bool:
+        """Whether a recorded path of this directory is certainly not there.
+
+        Args:
+            path: below the root.
+            blocked: recorded as such: it may be a folder, which could not be listed then (the root's lies in itself).
+        """
+        folder = blocked and (path == self.directory or path in self.subdirectories)
+        return self.complete and path not in self.files and path not in self.blocked and not folder
+
 
 def ignored_by(name: bytes) -> str | None:
     """The pattern by which a file or directory name is ignored, if any."""

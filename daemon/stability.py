@@ -2,8 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Final, Generic, TypeVar
 
 from worker.files import Stamp
+
+#: from a look that failed to the next one; it doubles …
+FIRST_RETRY_S: Final = 15.0
+#: … up to this: with the settle time of a share (15 s) it is less than the minute that a recovery may take
+LONGEST_RETRY_S: Final = 40.0
+
+Thing = TypeVar("Thing")
 
 
 @dataclasses.dataclass
@@ -51,3 +59,27 @@ class StabilityTracker:
         for path, watched in list(self._watched.items()):
             if self.is_quiet(path, now_s):
                 yield path, watched.stamp
+
+
+class RetryClock(Generic[Thing]):
+    """When to look again at what could not be read: no event tells that a disk or a server is well again."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, tuple[float, float, Thing]] = {}
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._waiting
+
+    def note(self, path: bytes, thing: Thing, now_s: float) -> None:
+        """It failed once more."""
+        known = self._waiting.get(path)
+        pause_s = min(2 * known[1], LONGEST_RETRY_S) if known else FIRST_RETRY_S
+        self._waiting[path] = (now_s + pause_s, pause_s, thing)
+
+    def forget(self, path: bytes) -> None:
+        """It can be read again, or is gone."""
+        self._waiting.pop(path, None)
+
+    def due(self, now_s: float) -> list[tuple[bytes, Thing]]:
+        """What is to be tried now; it stays due until `note` or `forget`."""
+        return [(path, thing) for path, (at_s, _, thing) in self._waiting.items() if now_s >= at_s]

@@ -33,6 +33,7 @@ class Folder:
     def __init__(self, database: Database, path: Path) -> None:
         path.mkdir(exist_ok=True)
         self.now_s = 0.0
+        self.tried: list[str] = []
         self.database, self.path = database, path
         with database.writing() as session:
             files.watch_root(
@@ -352,6 +353,53 @@ def test_an_entry_that_cannot_be_looked_at_is_blocked_alone(folder: Folder, monk
     folder.look()
     assert set(folder.states().values()) == {"submitted"}
     assert folder.row("new.png").size_bytes == (folder.path / "new.png").stat().st_size
+
+
+def _seconds_of_failures(folder: Folder, seconds: int) -> list[float]:
+    """Let time go on without any scan, and tell when something was tried and failed."""
+    failures: list[float] = []
+    for _ in range(seconds):
+        folder.take(after_s=1)
+        failures += [folder.now_s] * (len(folder.tried) - len(failures))
+    return failures
+
+
+def test_a_file_that_cannot_be_read_has_its_own_clock(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event tells that a disk is well again, and the next scan may be more than a minute away."""
+    folder.put("a.png")
+
+    def refuse(*_: object) -> None:
+        folder.tried.append("a.png")
+        raise OSError(5, "Input/output error")
+
+    folder.scan()
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "open_below", refuse)
+        failures = _seconds_of_failures(folder, 150)
+        assert failures == [QUIET_S, 25, 55, 95, 135]
+        assert "EIO" in folder.row("a.png").reason
+    folder.take(after_s=40)
+    assert folder.states() == {"a.png": "submitted"}
+
+
+def test_a_folder_that_cannot_be_listed_has_its_own_clock(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.put("box/deep/a.png")
+    real = os.scandir
+
+    def refuse(path: bytes) -> object:
+        if path.endswith(b"/box"):
+            folder.tried.append("box")
+            raise OSError(116, "Stale file handle")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        folder.scan()
+        folder.tried.clear()
+        assert _seconds_of_failures(folder, 100) == [15, 45, 85]
+        assert "ESTALE" in folder.row("box").reason
+    folder.take(after_s=40)
+    assert folder.states() == {"box/deep/a.png": "settling"}, "no scan was needed"
 
 
 def test_a_root_that_is_gone_loses_nothing(folder: Folder, tmp_path: Path) -> None:

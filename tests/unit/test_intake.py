@@ -189,7 +189,7 @@ def test_a_disk_that_fails_blocks_and_says_how(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "pread", fail)
     outcome = _not_taken(_take(file))
     assert outcome.state is FileState.BLOCKED
-    assert outcome.reason == "It cannot be read (EIO: Input/output error); tried again at every scan."
+    assert outcome.reason == "It cannot be read (EIO: Input/output error); it is tried again by itself."
 
 
 def test_a_file_we_may_not_read_is_blocked() -> None:
@@ -205,7 +205,7 @@ def test_a_file_we_may_not_read_is_blocked() -> None:
         Path(folder).chmod(0o755)
         done = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, timeout=30)
     assert "FileState.BLOCKED" in done.stdout and "EACCES: Permission denied" in done.stdout, done.stderr
-    assert "tried again at every scan" in done.stdout
+    assert "it is tried again by itself" in done.stdout
 
 
 def test_a_hash_ends_when_the_watcher_does(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.stability import StabilityTracker
+from daemon.stability import LONGEST_RETRY_S, RetryClock, StabilityTracker
 from worker.files import Stamp
 
 A, B = Stamp(1, 1, 1, 1), Stamp(2, 2, 2, 1)
@@ -81,3 +81,21 @@ def test_settled_means_unchanged_for_the_whole_time(
             tracker.restart(b"a", now_s)
     now_s += wait_s
     assert _settled(tracker, now_s) == ([(b"a", last)] if now_s - since_s >= settle_s else [])
+
+
+def test_a_retry_clock_grows_and_begins_anew_after_a_success() -> None:
+    clock = RetryClock[str]()
+    clock.note(b"a", "first", 100)
+    clock.note(b"b", "other", 110)
+    assert clock.due(114.9) == []
+    assert clock.due(115) == [(b"a", "first")]
+    clock.note(b"a", "again", 115)
+    assert clock.due(144.9) == [(b"b", "other")]
+    assert dict(clock.due(145)) == {b"a": "again", b"b": "other"}
+    for _ in range(5):
+        clock.note(b"a", "again", 200)
+    assert b"a" not in dict(clock.due(200 + LONGEST_RETRY_S - 0.1)) and b"a" in dict(clock.due(200 + LONGEST_RETRY_S))
+    clock.forget(b"a")
+    assert b"a" not in clock
+    clock.note(b"a", "anew", 300)
+    assert b"a" in dict(clock.due(315))
