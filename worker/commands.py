@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from worker import limits
 from worker.errors import (
     DependencyMissing,
     ExitCode,
@@ -221,6 +222,7 @@ def train(
 def worker(device: str | None, processes: int | None) -> None:
     """Take jobs from the queue and colour scans, until SIGTERM (the job in hand is finished first)."""
     settings = choose(device=device, worker_processes=processes)
+    limits.hand_down_no_capability()
     from worker import queue
     from worker.attention import SchemaWatch
     from worker.db import SchemaGuard, open_database, refuse_unmigrated

@@ -3,14 +3,19 @@
 Time is Celery's to limit (`job_limit_s`): it kills the process. Memory and file size are the kernel's (setrlimit(2)).
 """
 
+import ctypes
 import os
 import resource
+import sys
 from pathlib import Path
 from typing import Final
 
 #: bytes of a derivative's pixel at most, 16-bit RGB, and room for what else a file holds
 _BYTES_PER_PIXEL: Final = 7
 _STATUS: Final = Path("/proc/self/status")
+#: linux/prctl.h
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
 
 def apply(*, memory_mib: int, max_megapixels: float, processes: int) -> None:
@@ -29,6 +34,15 @@ def apply(*, memory_mib: int, max_megapixels: float, processes: int) -> None:
     if (now := _data_bytes()) is not None:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         _lower(resource.RLIMIT_DATA, now + ((memory_mib << 20) or machine // 2 // processes))
+
+
+def hand_down_no_capability() -> None:
+    """Let what this process starts have no capability of it; call it before there are threads.
+
+    The watcher has one under `photochrom up`, and what parses pictures must have none.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 def _lower(which: int, limit: int) -> None:

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from worker import queue, training_runs
+from worker import limits, queue, training_runs
 from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
 from worker.errors import DependencyMissing, ExitCode, PhotochromError
 from worker.learning_tables import RunState
@@ -137,6 +137,7 @@ def _last(settings: Settings, as_json: bool) -> None:
 def trainer() -> None:
     """Do scheduled and queued retraining runs, one at a time, until SIGTERM; colours nothing."""
     settings = load()
+    limits.hand_down_no_capability()
     database = open_database(settings.database)
     refuse_unmigrated(database)
     database.dispose()

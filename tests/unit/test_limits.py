@@ -1,8 +1,16 @@
 """Limits of a colouring process, in a process of its own: what is over them fails there, and only there."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from daemon.cli import main
+from worker import limits
 
 PROGRAM = """
 import errno, resource
@@ -44,3 +52,24 @@ limits.apply(memory_mib=1, max_megapixels=1000, processes=1)
 print(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
 """
     assert run(act).stdout.split() == ["0", "1000"]
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="takes root and setpriv")
+def test_no_capability_is_handed_down() -> None:
+    """As under a unit with AmbientCapabilities=CAP_LEASE."""
+    program = (
+        "import subprocess; from worker import limits\n"
+        "look = ['sed', '-n', 's/^CapEff:\\\\s*//p', '/proc/self/status']\n"
+        "subprocess.run(look); limits.hand_down_no_capability(); subprocess.run(look)"
+    )
+    unit = ["setpriv", "--securebits=+noroot", "--inh-caps=-all,+lease", "--ambient-caps=-all,+lease"]
+    done = subprocess.run([*unit, sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert [int(line, 16) for line in done.stdout.split()] == [1 << 28, 0], done.stderr
+
+
+@pytest.mark.parametrize("verb", ["worker", "trainer"])
+def test_what_parses_pictures_is_handed_none(verb: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(limits, "hand_down_no_capability", lambda: called.append(verb))
+    assert CliRunner().invoke(main, [verb]).exit_code == 9  # there is no database
+    assert called == [verb]
