@@ -14,6 +14,7 @@ from model.calibrate import Calibration
 from model.config import Phase, Preset
 from model.pack import Pack
 from model.registry import sha256_of
+from model.resume import recipe_record
 
 CHECKPOINT_EVERY_S = 180.0
 WARM_UP_STEPS = 100
@@ -50,6 +51,8 @@ class Run:
     checkpoint_every_s: float | None = None
     #: Keras' name for what the generator computes in
     precision: str = "float32"
+    #: `resume.photos_digest` of the photos that are learned from
+    photos: str = ""
 
     def fraction(self) -> float:
         """Part of the budget that is used, 0..1: the nearer cap where time and steps are given.
@@ -70,7 +73,8 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         names = ("seed", "step", "elapsed_s", "phase", "phase_step")
-        return {name: getattr(self, name) for name in names} | {"preset": self.preset.name}
+        known = {"preset": self.preset.name, "recipe": recipe_record(self.preset), "photos": self.photos}
+        return {name: getattr(self, name) for name in names} | known
 
 
 def rate_at(phase: Phase, part: float, phase_step: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.calibrate import Calibration, calibrate
-from model.checkpoints import load_checkpoint, save_checkpoint
+from model.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from model.config import Phase, Preset
 from model.config import preset as preset_named
 from model.curves import Curves
@@ -24,6 +24,7 @@ from model.pack import Pack, pack_photos
 from model.photos import draw, find_photos
 from model.precision import Precision, chosen
 from model.registry import WeightsError, check_discriminator
+from model.resume import photos_digest, refuse_another
 from model.run import Clock, Progress, Run, gan_weight_at, rate_at, write_config, write_version
 from model.sheets import training_sheet
 from model.weights_file import WeightsFileError, read_weights, write_weights
@@ -82,8 +83,8 @@ def train(
         preset: name of a recipe in `model.config.PRESETS`, or a recipe.
         minutes: budget of training time, without what the first step of each phase takes to compile; the preset's own
             where neither this nor `steps` is given.
-        steps: budget in steps instead, or as a second cap; a run with steps alone repeats bit for bit on one machine
-            up to the order of sums.
+        steps: budget in steps instead, or as a second cap; a run with steps alone repeats bit for bit on the CPU of
+            one machine, stopped and resumed or not; a GPU adds up in an order of its own.
         sample: how many photos to draw from all that are found.
         seed: decides weights, draw, batches.
         resume: go on from the output folder's checkpoint where there is one.
@@ -101,7 +102,8 @@ def train(
         PhotosError: no usable photos.
         ConfigError: no such preset.
         EncoderError: the preset needs ImageNet weights that are not installed.
-        TrainingError: start weights that do not fit, a checkpoint of another run, or a loss that is no number.
+        TrainingError: start weights that do not fit, a checkpoint that is torn or of another run, or a loss that is no
+            number.
     """
     recipe = preset_named(preset) if isinstance(preset, str) else preset
     output.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,7 @@ def train(
     keras.utils.set_random_seed(seed)
     run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps,
               checkpoint_every_s=checkpoint_every_s, precision=chosen(precision))  # fmt: skip
+    run.photos = photos_digest(pack, learned)
     players = Adversaries(recipe, run.precision, pack.histograms[learned].mean(0))
     if not (resume and _resume(run, players)):
         _start(players, start, start_discriminator)
@@ -150,15 +153,14 @@ def _start(players: Adversaries, start: Path | None, start_discriminator: Path |
 
 
 def _resume(run: Run, players: Adversaries) -> bool:
-    found = load_checkpoint(run.output / "checkpoints")
-    if found is None:
-        return False
-    arrays, record = found
-    if (record["preset"], record["seed"]) != (run.preset.name, run.seed):
-        raise TrainingError(
-            f"{run.output} holds a run of the preset '{record['preset']}' with seed {record['seed']}; "
-            "give another output folder, or the same preset and seed to go on with it."
-        )
+    try:
+        found = load_checkpoint(run.output / "checkpoints")
+        if found is None:
+            return False
+        arrays, record = found
+        refuse_another(record, run.record(), arrays, players.state())
+    except CheckpointError as error:
+        raise TrainingError(f"The run in {run.output} does not go on. {error}") from error
     run.step, run.elapsed_s = record["step"], record["elapsed_s"]
     run.phase, run.phase_step = record["phase"], record["phase_step"]
     players.restore(arrays)

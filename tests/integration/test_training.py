@@ -13,18 +13,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from skimage import data
 
 import model.run
 from model.ablation import without
-from model.checkpoints import load_checkpoint
+from model.checkpoints import load_checkpoint, save_checkpoint
 from model.colorizer import Colorizer
 from model.config import Architecture, Phase, Preset, Sampling
 from model.export import export_run
 from model.gan import Adversaries
+from model.networks import build_discriminator
 from model.photos import PhotosError
 from model.registry import open_version
 from model.train import TrainingError, train
+from model.weights_file import write_weights
+
+#: every run compiles: minutes where the machine is busy with something else
+pytestmark = pytest.mark.timeout(600)
 
 TINY = Preset(
     name="tiny",
@@ -92,12 +98,52 @@ def test_a_short_run_learns_and_leaves_everything_behind(photos, tmp_path):
     assert again.steps == 250 and len(history(tmp_path)) == len(rows)
 
 
-def test_the_same_seed_starts_the_same_curve(photos, tmp_path):
-    runs, short = [], dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], share=1.0),))
-    for name in ("one", "two"):
-        train([photos], tmp_path / name, preset=short, steps=25, seed=5, cache=tmp_path / "cache")
-        runs.append([float(row["g_l1"]) for row in history(tmp_path / name)])
-    np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-3)
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory) -> Path:
+    """A run of 100 steps that nobody stopped, its decoded photos in `cache`."""
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("a GPU adds up in an order of its own, so runs are alike there, not equal")
+    output = tmp_path_factory.mktemp("whole")
+    train([photos], output, preset=TINY, steps=100, seed=5, cache=output / "cache")
+    return output
+
+
+def assert_the_same_run(one: Path, other: Path) -> None:
+    """Bit for bit: weights as served, every array in float32 with Adam's moments, and the history but for times."""
+    timeless = [
+        [{name: value for name, value in row.items() if name not in ("images_s", "elapsed_s")} for row in history(run)]
+        for run in (one, other)
+    ]
+    assert timeless[0] == timeless[1]
+    for net in ("generator", "discriminator"):
+        with np.load(one / f"{net}.npz") as first, np.load(other / f"{net}.npz") as second:
+            assert len(first.files) > 5
+            for name in first.files:
+                np.testing.assert_array_equal(first[name], second[name])
+    states = [load_checkpoint(run / "checkpoints")[0] for run in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], name)
+
+
+def test_the_same_seed_gives_the_same_run(photos, whole, tmp_path):
+    train([photos], tmp_path, preset=TINY, steps=100, seed=5, cache=whole / "cache")
+    assert_the_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize(("stopped", "checkpoint", "phase"), [(50, 25, 0), (100, 85, 2)])
+def test_a_run_stopped_amid_a_phase_ends_as_if_it_had_not(photos, whole, tmp_path, stopped, checkpoint, phase):
+    def stop(progress):
+        if progress.step == stopped:
+            raise Stopped
+
+    run = {"preset": TINY, "steps": 100, "seed": 5, "cache": whole / "cache"}
+    with pytest.raises(Stopped):
+        train([photos], tmp_path, progress=stop, checkpoint_every_s=0.0, **run)
+    record = load_checkpoint(tmp_path / "checkpoints")[1]
+    assert (record["step"], record["phase"]) == (checkpoint, phase) and record["phase_step"] > 0
+    train([photos], tmp_path, **run)
+    assert_the_same_run(whole, tmp_path)
 
 
 _CHILD = """
@@ -223,6 +269,31 @@ def test_another_run_is_not_overwritten(photos, tmp_path):
     assert train([photos], tmp_path, preset=TINY, steps=2, seed=9, resume=False).steps == 2
 
 
+def test_a_run_goes_on_with_its_own_recipe_photos_and_checkpoint_alone(photos, tmp_path):
+    run = {"preset": TINY, "steps": 3, "seed": 1, "cache": tmp_path / "cache"}
+    train([photos], tmp_path, **run)
+    for change, told in (
+        ({"preset": dataclasses.replace(TINY, l1_weight=50.0)}, r"l1_weight is 100\.0 there and 50\.0 here"),
+        ({"holdout_sources": ["coffee"]}, r"other photos \(digest \w{16} there, \w{16} here\)"),
+    ):
+        with pytest.raises(TrainingError, match=told):
+            train([photos], tmp_path, **(run | change))
+    checkpoints = tmp_path / "checkpoints"
+    arrays, record = load_checkpoint(checkpoints)
+    del record["recipe"], record["photos"]  # of an older release
+    save_checkpoint(checkpoints, arrays, record)
+    assert train([photos], tmp_path, **run).steps == 3
+    wider = dataclasses.replace(TINY.architecture, decoder_channels=(24,) * 5)
+    with pytest.raises(TrainingError, match="another architecture"):
+        train([photos], tmp_path, **(run | {"preset": dataclasses.replace(TINY, architecture=wider)}))
+    torn = checkpoints / "step_0000003.npz"
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    with pytest.raises(TrainingError, match=r"does not go on.*LATEST names cannot be read.*--fresh"):
+        train([photos], tmp_path, **run)
+    assert train([photos], tmp_path, resume=False, **(run | {"steps": 1})).steps == 1
+    assert load_checkpoint(checkpoints)[1]["step"] == 1
+
+
 def test_a_loss_that_is_no_number_stops_the_run(photos, tmp_path):
     mad = dataclasses.replace(TINY, phases=(Phase(name="mad", objective="l1", share=1.0, size_px=64, rate=1e30),))
     with pytest.raises(TrainingError, match="no number any more in phase 'mad'"):
@@ -233,6 +304,17 @@ def test_start_weights_that_do_not_fit_are_named(photos, tmp_path):
     (tmp_path / "w.npz").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match="Cannot start from"):
         train([photos], tmp_path / "run", preset=TINY, steps=1, start=tmp_path / "w.npz")
+
+
+def test_a_discriminator_that_its_versions_record_does_not_know_is_refused(photos, tmp_path):
+    write_weights(build_discriminator(), tmp_path / "discriminator.npz")
+    record = {"discriminator": {"file": "discriminator.npz", "sha256": "0" * 64}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    start = {"preset": TINY, "steps": 1, "start_discriminator": tmp_path / "discriminator.npz"}
+    with pytest.raises(TrainingError, match=r"Cannot start from .* is not the one that its version was published with"):
+        train([photos], tmp_path / "run", **start)
+    (tmp_path / "config.json").write_text("{}")  # of an older release
+    assert train([photos], tmp_path / "run", **start).steps == 1
 
 
 def test_folders_without_colour_photos_are_refused(tmp_path):

@@ -19,6 +19,8 @@ from daemon.cli import main
 from model import config
 from model.registry import shipped, weights_path
 
+pytestmark = pytest.mark.timeout(600)
+
 SOURCE = Path(__file__).parents[2]
 
 
@@ -107,7 +109,6 @@ def test_a_part_of_the_preset_can_be_switched_off(photos, tmp_path):
     assert told.exit_code != 0 and "'tiny' has no encoder to go without" in told.stderr
 
 
-@pytest.mark.timeout(600)
 def test_the_model_cards_warm_start(tmp_path):
     """Its own command line, two steps of it: one of the critic, one of both, from what ships."""
     card = " ".join((SOURCE / "MODEL_CARD.md").read_text(encoding="utf-8").split())
