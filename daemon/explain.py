@@ -179,6 +179,8 @@ def _not_a_file(full: bytes, seen: os.stat_result | None, row: SourceFile | None
         missing = "There is no such file, and the record knows none."
         return _say(full, "missing", missing) if row is None else None
     if stat.S_ISDIR(seen.st_mode):
+        if row is not None and row.state is FileState.BLOCKED:
+            return None  # the watcher could not list it
         return _say(full, "folder", "It is a folder; ask about a file in it, or see `photochrom status`.")
     if not stat.S_ISREG(seen.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(seen.st_mode) else "a fifo, socket or device"

@@ -93,6 +93,14 @@ def test_the_root_and_a_folder_in_it(place: Place) -> None:
     assert place.ask(b"").state == place.ask(b"1923").state == place.ask(b"1923/").state == "folder"
 
 
+def test_a_folder_that_the_watcher_cannot_list(place: Place) -> None:
+    (place.root / "1923").mkdir()
+    with place.database.writing() as session:
+        files.block(session, "archive", b"1923", "It cannot be listed (EACCES: Permission denied).")
+    said = place.ask(b"1923")
+    assert said.state == "blocked" and "EACCES" in said.sentence
+
+
 def test_a_file_not_seen_yet(place: Place) -> None:
     (place.root / "a.tif").write_bytes(b"x")
     said = place.ask("a.tif")
