@@ -67,7 +67,7 @@ class Gate:
         """`settle_s`: how long a listed file has to be quiet before it is compared with its manifest, in seconds."""
         self._root = os.fsencode(root.path)
         self._settings = root
-        self._settle_s = settle_s
+        self.settle_s = settle_s
         self._own = os.fsencode({"marker": root.batch_marker, "manifest": root.batch_manifest}.get(root.batch, ""))
         self._batches: dict[bytes, _Batch] = {}
 
@@ -82,7 +82,7 @@ class Gate:
         if not slash or below == self._own:
             return None
         now_s = time.monotonic()
-        batch = self._batches.setdefault(name, _Batch(name, StabilityTracker(self._settle_s)))
+        batch = self._batches.setdefault(name, _Batch(name, StabilityTracker(self.settle_s)))
         batch.asked_s = now_s
         if now_s - batch.looked_s > LOOK_AGAIN_S:
             self._forget(now_s)

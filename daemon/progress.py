@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -121,6 +122,8 @@ def banner(settings: Settings, pid: int, *, drain: bool) -> str:
 
 
 def _root_line(root: RootSettings, mount: Mount) -> str:
+    if not os.path.isdir(root.path):
+        return f"{root.path}  (not there now; taken when it appears)  →  {root.output}"
     how = "events and scans" if watch_mode(root, mount) == "events" else "scans only"
     return f"{root.path}  ({how}, {mount.fs_type or 'unknown file system'})  →  {root.output}"
 
@@ -159,8 +162,13 @@ def is_drained(overview: Overview, ran_s: float) -> bool:
 
     `ran_s` is how long this run has been up, in seconds: at first, `offline` is what an earlier run has left there.
     """
+    return not _unfinished(overview) and not overview.curated.get("pending") and is_scanned(overview, ran_s)
+
+
+def is_scanned(overview: Overview, ran_s: float) -> bool:
+    """Whether every reachable root was; `ran_s` as in `is_drained`."""
     offline = {root.name for root in overview.roots if root.state == "offline" and ran_s > OFFLINE_S}
-    return not _unfinished(overview) and not overview.curated.get("pending") and not set(overview.unscanned) - offline
+    return not set(overview.unscanned) - offline
 
 
 def drained_exit(overview: Overview) -> ExitCode:

@@ -15,7 +15,7 @@ from typing import Literal
 from worker.db import Database
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
 from worker.mounts import Mount, is_within, mount_of, mounts_below
-from worker.settings import RootSettings, Settings
+from worker.settings import CURATED_ROOT, RootSettings, Settings
 
 Mode = Literal["events", "scan"]
 
@@ -68,15 +68,38 @@ def root_faults(settings: Settings) -> list[SetupError]:
 def check_roots(settings: Settings) -> None:
     """Refuses folders that cannot be worked with; creates an output folder whose parent is there.
 
+    A folder that is missing while others are there is no reason to let those wait: it is offline until it appears.
+    Its output is not looked at, which may be missing with it.
+
     Raises:
-        RootMissing: a watched folder is not there, is no folder, or cannot be read.
+        RootMissing: every watched folder is out of reach, or one is no folder.
         RootsOverlap: two of the source roots, outputs and the state directory lie in each other.
         OutputUnwritable: an output cannot be created or written.
     """
-    for fault in root_faults(settings):
+    faults = {root.key: fault for root in settings.all_roots if (fault := _source_fault(root.path))}
+    there = [root for root in settings.watched if root.key not in faults]
+    fatal = [fault for root in settings.all_roots if (fault := faults.get(root.key)) and os.path.isfile(root.path)]
+    for fault in [*fatal, *(() if there else faults.values()), *_overlaps(settings)]:
         raise fault
-    for root in settings.watched:
+    for root in there:
+        if output_fault := _output_fault(root.output):
+            raise output_fault
         root.output.mkdir(exist_ok=True)
+
+
+def unfit(root: RootSettings, settings: Settings) -> SetupError | None:
+    """What speaks against a root that has just appeared; makes its output folder, whose parent may have come with it.
+
+    Whether an output that is there can be written is the workers' to find out: then jobs wait, and scans are recorded.
+    """
+    fault: SetupError | None = next(_overlaps(settings), None)
+    if fault is not None or root.key == CURATED_ROOT or os.path.isdir(root.output):
+        return fault
+    try:
+        root.output.mkdir()
+    except OSError:
+        return _output_fault(root.output)
+    return None
 
 
 def refuse_unknown_models(settings: Settings, database: Database) -> None:
@@ -91,12 +114,16 @@ def refuse_unknown_models(settings: Settings, database: Database) -> None:
 
 
 def _source_fault(path: Path) -> SetupError | None:
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return RootMissing(
             f"The watched folder {path} is not there. Create it (mkdir -p {shlex.quote(str(path))}) or "
             "mount it, or name another with --inbox."
         )
-    if not path.is_dir():
+    except OSError as error:  # a share whose server is gone, say
+        return RootMissing(f"The watched folder {path} cannot be reached ({error.strerror}). Mount it again.")
+    if not os.path.isdir(path):
         return RootMissing(f"{path} is a file, not a folder. Name the folder to watch with --inbox.")
     if not os.access(path, os.R_OK | os.X_OK):
         return RootMissing(f"The watched folder {path} cannot be read. Grant this user read and search permission.")
@@ -143,12 +170,21 @@ def _lies_in(path: Path, folder: Path) -> bool:
     real, real_folder = os.path.realpath(path), os.path.realpath(folder)
     if is_within(real, real_folder):
         return True
-    above = [level for level in (Path(real), *Path(real).parents) if level.exists()]
-    if folder.exists() and any(level.samefile(folder) for level in above):
+    at = _numbers(folder)
+    if at is not None and any(_numbers(level) == at for level in (Path(real), *Path(real).parents)):
         return True
     device, inner = _place(real)
     folder_device, folder_inner = _place(real_folder)
     return bool(device) and device == folder_device and is_within(inner, folder_inner)
+
+
+def _numbers(path: Path) -> tuple[int, int] | None:
+    """Device and inode; None for what is not there or cannot be reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _place(real: str) -> tuple[str, str]:

@@ -133,7 +133,7 @@ class Onlooker:
     def _look(self, now_s: float) -> ExitCode | None:
         with self._database.reading() as session:
             seen = overview.overview(session, self._since, self._names)
-        if not seen.unscanned and not self._told_found:
+        if not self._told_found and progress.is_scanned(seen, now_s - self._started_s):
             self._told_found = True
             self._console.say(progress.found(seen, self._settings))
         self._console.progress(progress.progress_line(seen), now_s)

@@ -29,7 +29,7 @@ from worker.identity import is_known_again
 from worker.mounts import mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings
-from worker.tables import RootState
+from worker.tables import Root, RootState
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class Watched:
     mode: str
     hints: Hints
     reconciler: Reconciler
+    gate: Gate | None = None
     online: bool = False
     identity: roots.RootIdentity | None = None  # of what the hints listen to
     next_scan_s: float = 0.0
@@ -59,7 +60,7 @@ def watch(settings: Settings) -> None:
     """Watch all roots until SIGTERM or Ctrl-C.
 
     Raises:
-        SetupError: a root, an output or the database cannot be worked with, or no longer.
+        SetupError: no root is there, or an output or the database cannot be worked with, or no longer.
     """
     roots.check_roots(settings)
     database = open_database(settings.database)
@@ -104,11 +105,12 @@ class Watcher:
         mount = mount_of(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
-        held = {"held": Gate(root, settle_s).held} if root.batch else {}
+        gate = Gate(root, settle_s) if root.batch else None
+        held = {"held": gate.held} if gate else {}
         reconciler = kind(
             self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model, **held
         )
-        return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler)
+        return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler, gate)
 
     def close(self) -> None:
         """Let another daemon take over at once."""
@@ -166,10 +168,13 @@ class Watcher:
         try:
             identity = roots.identity(root.settings.path)
         except OSError as error:
-            with self.database.writing() as session:
-                reason = f"The folder is not there ({error.strerror}). Mount it or create it again."
-                files.set_offline(session, root.settings.key, reason)
+            self._missing(root, f"The folder is not there ({error.strerror}). Mount it or create it again.")
             return None
+        if not root.online:
+            if fault := roots.unfit(root.settings, self.settings):
+                self._missing(root, str(fault))
+                return None
+            self._fit(root)
         name, path, fs_type = root.settings.key, os.fsencode(root.settings.path), mount_of(root.settings.path).fs_type
         now = dataclasses.asdict(identity)
         known_again = is_known_again(self.database, name, path, now, fs_type)
@@ -178,7 +183,7 @@ class Watcher:
                 session,
                 name=name,
                 path=path,
-                output=b"" if root.settings.key == CURATED_ROOT else os.fsencode(root.settings.output),
+                output=_output(root.settings),
                 mode=root.mode,
                 fs_type=fs_type,
                 identity=now,
@@ -188,6 +193,20 @@ class Watcher:
                 known_again=known_again,
             )
             return identity if row is not None and row.state is RootState.ONLINE else None
+
+    def _missing(self, root: Watched, reason: str) -> None:
+        it = root.settings
+        row = Root(name=it.key, path=os.fsencode(it.path), output=_output(it), mode=root.mode, reason=reason)
+        with self.database.writing() as session:
+            files.root_missing(session, row, watcher=self.name, lease_s=files.ROOT_LEASE_S)
+
+    def _fit(self, root: Watched) -> None:
+        """A root that appears may lie on another file system than the empty place where it was missing."""
+        mount = mount_of(root.settings.path)
+        root.mode = roots.watch_mode(root.settings, mount)
+        root.reconciler.tracker.settle_s = roots.settle_time_s(root.settings, mount, self.settings)
+        if root.gate is not None:
+            root.gate.settle_s = root.reconciler.tracker.settle_s
 
     def look(self, stop: threading.Event) -> None:
         """Follow hints, scan when it is time, take what has settled."""
@@ -227,6 +246,10 @@ class Watcher:
         else:
             root.hints.gap.set()  # whatever was not looked at is looked at when it is back
         root.next_scan_s = regular_s
+
+
+def _output(root: RootSettings) -> bytes:
+    return b"" if root.key == CURATED_ROOT else os.fsencode(root.output)
 
 
 def _survive(step: Callable[[], object]) -> None:

@@ -75,14 +75,7 @@ def watch_root(
         session.flush()
     taken = session.execute(
         sa.update(Root)
-        .where(
-            Root.name == name,
-            sa.or_(
-                Root.watcher.is_(None),
-                Root.watcher == watcher,
-                leases.is_void(Root.watcher_until, leases.LONGER_ELSEWHERE * lease_s),
-            ),
-        )
+        .where(Root.name == name, _is_free_for(watcher, lease_s))
         .values(watcher=watcher, watcher_until=after(lease_s))
     )
     if taken.rowcount != 1:  # type: ignore[attr-defined]
@@ -102,6 +95,12 @@ def watch_root(
         root.state, root.reason, root.identity = RootState.ONLINE, trouble, json.dumps(identity, sort_keys=True)
         root.path, root.output, root.mode, root.fs_type = path, output, mode, fs_type
     return root
+
+
+def _is_free_for(watcher: str, lease_s: float) -> sa.ColumnElement[bool]:
+    """Whether a daemon may watch a root: no other one does, or its right is void."""
+    void = leases.is_void(Root.watcher_until, leases.LONGER_ELSEWHERE * lease_s)
+    return sa.or_(Root.watcher.is_(None), Root.watcher == watcher, void)
 
 
 def accept_root(session: Session, name: str) -> bool:
@@ -238,3 +237,20 @@ def put_by_path(session: Session, root: str, state: FileState, outcomes: Sequenc
 def set_offline(session: Session, name: str, reason: str) -> None:
     """Record that a root is not there; its files keep their states."""
     session.execute(sa.update(Root).where(Root.name == name).values(state=RootState.OFFLINE, reason=reason))
+
+
+def root_missing(session: Session, root: Root, *, watcher: str, lease_s: float) -> None:
+    """The same of a root that a daemon does not see, unless another daemon sees and watches it.
+
+    Args:
+        session: a writing session.
+        root: what is known of it without a look, for one that was never there yet; its reason says what is wrong.
+        watcher: the daemon's name.
+        lease_s: how long its right to watch a root lasts.
+    """
+    known = session.get(Root, root.name)
+    if known is None:
+        root.state, root.identity, root.fs_type, root.files = RootState.OFFLINE, json.dumps({}), "", 0
+        session.add(root)
+    elif session.scalar(sa.select(Root.name).where(Root.name == root.name, _is_free_for(watcher, lease_s))):
+        set_offline(session, root.name, root.reason)

@@ -29,6 +29,8 @@ def another(recorded: Mapping[str, Any], recorded_type: str, now: Mapping[str, A
     The same folder has, over a remount and a restart, the same share, inode, and place in its file system. Device
     numbers are handed out anew; a real one that is the same does for the place, as a folder above may be renamed.
     """
+    if not recorded:  # it was never there yet
+        return ""
     was, is_ = _mounts(recorded, recorded_type, now, now_type)
     if not same_share(was, is_):
         told = [f"{display(os.fsencode(mount.source))} ({mount.fs_type})" for mount in (was, is_)]

@@ -1,5 +1,7 @@
 """Mounts, watch modes, identities, and the folders that must not be worked with."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,41 @@ def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path: Path
     with pytest.raises(RootMissing, match=r"mkdir -p '.*/my scans'"):
         check_roots(_settings(tmp_path, ("my scans", "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_one_missing_folder_holds_up_no_other(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    check_roots(_settings(tmp_path, ("a", "out a"), ("b", "out b")))
+    assert (tmp_path / "out b").is_dir() and not (tmp_path / "out a").exists()
+    check_roots(_settings(tmp_path, ("a", "share/out a"), ("b", "out b")))  # its output may be missing with it
+
+
+def test_without_any_folder_the_first_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RootMissing, match="/a is not there"):
+        check_roots(_settings(tmp_path, ("a", "out a"), ("b", "out b")))
+
+
+def test_a_file_is_no_folder_whatever_else_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(RootMissing, match="is a file"):
+        check_roots(_settings(tmp_path, ("a", "out a"), ("b", "out b")))
+
+
+def test_a_share_that_does_not_answer_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.stat
+
+    def stat(path: object, **options: bool) -> os.stat_result:
+        if str(path).startswith(f"{tmp_path}/a"):
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return real(path, **options)  # type: ignore[call-overload, no-any-return]
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.setattr(os, "stat", stat)
+    check_roots(_settings(tmp_path, ("a", "out a"), ("b", "out b")))
+    with pytest.raises(RootMissing, match="not connected"):
+        check_roots(_settings(tmp_path, ("a", "out a")))
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

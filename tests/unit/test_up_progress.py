@@ -174,6 +174,21 @@ def test_the_banner_says_where_what_how_and_how_to_stop(tmp_path: Path) -> None:
     assert "Ctrl-C here, or kill 4711" in text
 
 
+def test_the_banner_says_which_folder_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    made = [RootSettings(path=tmp_path / name, output=tmp_path / f"{name} out", name=name) for name in ("in", "gone")]
+    lines = progress.banner(Settings(state_dir=tmp_path / "s", roots=tuple(made)), 1, drain=False).splitlines()
+    told = {line.partition("  (")[0].strip(): "taken when it appears" in line for line in lines[1:3]}
+    assert told == {str(tmp_path / "in"): False, str(tmp_path / "gone"): True}
+
+
+def test_a_folder_that_stays_missing_does_not_keep_back_what_was_found() -> None:
+    seen = _seen(unscanned=["a"], roots=[dataclasses.replace(ROOT, state="offline")])
+    assert not progress.is_scanned(seen, progress.OFFLINE_S - 1), "an earlier run may have left that"
+    assert progress.is_scanned(seen, progress.OFFLINE_S + 1)
+    assert not progress.is_scanned(_seen(unscanned=["a"]), progress.OFFLINE_S + 1)
+
+
 def test_what_was_found() -> None:
     settings = Settings(roots=(RootSettings(path=Path("/a"), output=Path("/o"), name="a"),))
     seen = _seen(files={"settling": 1, "ignored": 1}, jobs={"queued": 1, "done": 10})

@@ -1,0 +1,91 @@
+"""Two watched folders, of which one is missing: the other one is worked off, and it too as soon as it appears."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cells import Cell
+from installation import wait_for
+from plant import Plant, assert_invariants, cut_off, running
+
+from worker.tables import JobState, Root, RootState
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class Second(Plant):
+    """The same installation, seen from its second watched folder."""
+
+    @property
+    def inbox(self) -> Path:
+        return self.installation.base / "second"
+
+    @property
+    def output(self) -> Path:
+        return self.installation.base / "second output"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plant, Second]]:
+    """A plant whose second folder is not there when it starts."""
+    base = tmp_path_factory.mktemp("roots")
+    roots = [
+        {"path": str(base / path), "output": str(base / output), "name": path}
+        for path, output in (("inbox", "output"), ("second", "second output"))
+    ]
+    with running(base, PHOTOCHROM_ROOTS=json.dumps(roots)) as plant:
+        yield plant, Second(plant.installation, plant.up, plant.database, plant.faults)
+
+
+def second_is(plant: Plant, state: RootState) -> bool:
+    with plant.database.reading() as session:
+        root = session.query(Root).filter_by(name="second").one_or_none()
+        return root is not None and root.state is state and (state is RootState.ONLINE or "not there" in root.reason)
+
+
+def kill_the_watcher(plant: Plant) -> None:
+    before = plant.part("watch")
+    cut_off(before)
+    wait_for(lambda: plant._part("watch") not in (0, before), 30, "the watcher is started again")
+
+
+def test_root_missing_at_start(both: tuple[Plant, Second], cell: Cell) -> None:
+    plant, second = both
+    wait_for(lambda: second_is(plant, RootState.OFFLINE), 30, "the missing root is shown")
+    kill_the_watcher(plant)
+    beside = plant.drop("beside", 2)
+    plant.settle("beside", 2)
+    assert_invariants(plant, beside, "beside")
+    second.inbox.mkdir()
+    began = time.time()
+    originals = second.drop("late", 3)
+    ended = second.settle("late", 3)
+    assert_invariants(second, originals, "late")
+    cell.recovered("one of two roots missing at the start, the watcher killed meanwhile", ended - began)
+
+
+def test_root_gone_while_the_watcher_is_killed(both: tuple[Plant, Second], cell: Cell) -> None:
+    plant, second = both
+    away = plant.installation.base / "away"
+    second.inbox.mkdir(exist_ok=True)
+    wait_for(lambda: second_is(plant, RootState.ONLINE), 30, "both are there")
+    plant.arm("before_claim", "stop")
+    originals = second.drop("gone", 3)
+    plant.hit("before_claim")
+    second.wait_jobs("gone", 3)
+    second.inbox.rename(away)
+    kill_the_watcher(plant)
+    plant.calm()
+    wait_for(lambda: second_is(plant, RootState.OFFLINE), 30, "the root is offline")
+    more = plant.drop("meanwhile", 2)
+    plant.settle("meanwhile", 2)
+    assert_invariants(plant, more, "meanwhile")
+    assert {job.state for job in second.jobs("gone")} == {JobState.QUEUED}, "something was concluded from its absence"
+    away.rename(second.inbox)
+    began = time.time()
+    ended = second.settle("gone", 3)
+    assert {job.failures + job.lost for job in second.jobs("gone")} == {0}, "a strike was counted"
+    assert_invariants(second, originals, "gone")
+    cell.recovered("one of two roots gone with work queued, the watcher killed meanwhile", ended - began)
