@@ -1,9 +1,13 @@
 """Hints from watchdog: which directories should be looked at soon. Events may come late, twice or never."""
 
+import errno
 import logging
 import os
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final
 
 from watchdog.events import (
     DirAttribEvent,
@@ -20,6 +24,13 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from daemon import ignoring, scan
+
+if sys.platform == "linux":
+    from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+    from watchdog.observers.inotify_c import InotifyFD
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +39,42 @@ EVENTS: list[type[FileSystemEvent]] = [
     DirAttribEvent, DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent, FileClosedEvent,
     FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
 ]  # fmt: skip
+
+
+#: what the system says when it has no watch left to give, or no memory for one
+_NONE_LEFT: Final = frozenset({errno.ENOSPC, errno.ENOMEM, errno.EMFILE})
+
+if sys.platform == "linux":
+
+    class _Watches(InotifyFD):
+        """Puts no watches on ignored folders, and tells when there are none left.
+
+        watchdog itself passes over every folder that it cannot watch, and says nothing (7.1, inotify.py).
+        """
+
+        def __init__(self, is_ignored: Callable[[bytes], bool], none_left: Callable[[OSError], None]) -> None:
+            super().__init__()
+            self._is_ignored = is_ignored
+            self._none_left = none_left
+
+        def add_callback(self, path: bytes, *arguments: Any) -> Any:
+            """Called for every folder, by watchdog's threads."""
+            if self._is_ignored(path):
+                raise OSError(errno.ECANCELED, "ignored", os.fsdecode(path))
+            try:
+                return super().add_callback(path, *arguments)
+            except OSError as error:
+                if error.errno in _NONE_LEFT:
+                    self._none_left(error)
+                raise
+
+    class _Observer(InotifyObserver):
+        """watchdog's own, with our watches."""
+
+        def __init__(self, watches: _Watches) -> None:
+            self._inotify_fd = watches
+            self._inotify_fd.start()
+            BaseObserver.__init__(self, InotifyEmitter, inotify_fd=watches)
 
 
 class _Overflows(logging.Handler):
@@ -48,31 +95,53 @@ class Hints(FileSystemEventHandler):
 
     Attributes:
         gap: set when events were lost, so that only a scan can tell what happened; whoever scans clears it.
+        outdated: set when other folders are ignored than when the watches were put; a new start puts them anew.
+        none_left: why some folders are not listened to; empty when all are.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(root)
         self._lock = threading.Lock()
         self._directories: dict[bytes, bool] = {}
-        self._observer: Observer | None = None  # type: ignore[valid-type]
+        self._observer: BaseObserver | None = None
         self.gap = threading.Event()
+        self.outdated = threading.Event()
+        self.none_left = ""
         self._overflows = _Overflows(self.gap)
 
     def start(self) -> bool:
         """Listen; False when the system has no watches left (the scan then does it alone)."""
-        observer = Observer()
-        observer.schedule(self, os.fsdecode(self._root), recursive=True, event_filter=EVENTS)
+        self.outdated.clear()
+        self.none_left = ""
+        observer: BaseObserver | None = None
         try:
+            observer = self._make_observer()
+            observer.schedule(self, os.fsdecode(self._root), recursive=True, event_filter=EVENTS)
             observer.start()
         except OSError as error:
-            logger.warning(
-                "no_events",
-                extra={"root": os.fsdecode(self._root), "why": f"{error}; raise fs.inotify.max_user_watches"},
-            )
+            self._note_none_left(error)
+            if observer is not None:
+                observer.on_thread_stop()  # its reader is a thread of its own, which has started
             return False
         self._observer = observer
         logging.getLogger("watchdog").addHandler(self._overflows)
         return True
+
+    def _make_observer(self) -> BaseObserver:
+        if sys.platform == "linux":
+            return _Observer(_Watches(self._is_ignored, self._note_none_left))
+        return Observer()
+
+    def _is_ignored(self, folder: bytes) -> bool:
+        below = os.path.relpath(folder, self._root)
+        return below != b"." and scan.ignored_path(below, self._root, directory=True) is not None
+
+    def _note_none_left(self, error: OSError) -> None:
+        if not self.none_left:
+            logger.warning("no_events", extra={"root": os.fsdecode(self._root), "why": str(error)})
+        self.none_left = f"Not all of its folders can be listened to ({error.strerror}), so it is scanned"
+        if error.errno in _NONE_LEFT:
+            self.none_left += "; raise fs.inotify.max_user_watches and max_user_instances, then start Photochrom again"
 
     def stop(self) -> None:
         """Stop listening."""
@@ -87,6 +156,8 @@ class Hints(FileSystemEventHandler):
         whole = event.is_directory and event.event_type in {"created", "moved", "attrib"}
         for path in {event.src_path, event.dest_path} - {"", b""}:
             raw = os.fsencode(path)
+            if os.path.basename(raw) == ignoring.NAME:
+                self.outdated.set()
             self._add(raw if whole else os.path.dirname(raw), deep=whole)
 
     def _add(self, directory: bytes, *, deep: bool) -> None:

@@ -81,8 +81,7 @@ def _status_text(seen: Any, now: dt.datetime, models: Mapping[str, str]) -> str:
         arrow = f" → {root.output}" if root.output else ""
         bound = f", model {models[root.name]}" if models.get(root.name) else ""
         lines.append(f"{root.path}{arrow}   {root.state}, by {root.mode}, {root.files} files, {scanned}{bound}")
-        if root.reason:
-            lines.append(f"    {root.reason}")
+        lines += [f"    {reason}" for reason in (root.reason, root.mode_reason) if reason]
     files = {state: count for state, count in seen.files.items() if state != "submitted"}
     lines.append("files  " + (_counts(files) or "none waiting"))
     lines.append("jobs   " + (_counts(seen.jobs) or "none yet"))

@@ -154,14 +154,16 @@ class Watcher:
         """Take or renew the right to watch each root, and see whether it is there and still the same."""
         for root in self.watched:
             held = self._hold(root)
-            if root.online and held != root.identity:
+            if root.online and (held != root.identity or root.hints.outdated.is_set()):
                 root.online = False
                 root.hints.stop()  # gone, remounted or replaced: watches on what is gone are deaf for ever
             root.identity = held
             if held and not root.online:
                 root.hints.gap.set()  # whatever happened while it was away
-                if root.mode == "events" and not root.hints.start():
-                    root.mode = "scan"  # no watches left on this system; `status` shows it
+                if root.mode == "events":
+                    root.hints.start()
+            if root.hints.none_left:  # at the start or since; what is listened to still hints
+                root.mode = "scan"
             root.online = held is not None
 
     def _hold(self, root: Watched) -> roots.RootIdentity | None:
@@ -176,7 +178,7 @@ class Watcher:
                 return None
             self._fit(root)
         name, path, fs_type = root.settings.key, os.fsencode(root.settings.path), mount_of(root.settings.path).fs_type
-        now = dataclasses.asdict(identity)
+        now = {**dataclasses.asdict(identity), "no_events": root.hints.none_left}
         known_again = is_known_again(self.database, name, path, now, fs_type)
         with self.database.writing() as session:
             row = files.watch_root(

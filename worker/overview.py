@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,6 +31,7 @@ class RootStatus:
     reason: str
     files: int
     scanned_at: dt.datetime | None
+    mode_reason: str = ""  # why it is only scanned, though its file system has events
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,7 @@ def _root_status(root: Root) -> RootStatus:
         path=display(root.path),
         output=display(root.output),
         mode=root.mode,
+        mode_reason=json.loads(root.identity).get("no_events", ""),
         state=root.state,
         reason=root.reason,
         files=root.files,

@@ -82,7 +82,7 @@ class Root(Base):
     fs_type: Mapped[str] = mapped_column(sa.String(64))
     state: Mapped[RootState] = mapped_column(text_enum(RootState))
     reason: Mapped[str] = mapped_column(sa.Text, default="")
-    identity: Mapped[str] = mapped_column(sa.Text)  # device, inode and mount source, as JSON
+    identity: Mapped[str] = mapped_column(sa.Text)  # device, inode, mount source, and what goes with them, as JSON
     files: Mapped[int] = mapped_column(sa.BigInteger, default=0)  # regular files seen by the last complete scan
     scanned_at: Mapped[dt.datetime | None] = mapped_column(UtcTime)  # end of the last complete scan
     scan_started_at: Mapped[dt.datetime | None] = mapped_column(UtcTime)  # start of that scan

@@ -260,19 +260,30 @@ def test_burst_of_30000_files(plant: Plant, cell: Cell) -> None:
 
 
 @pytest.mark.slow
-def test_no_inotify_watches(tmp_path: Path, cell: Cell) -> None:
-    """A user namespace has a limit of its own, here 0: the root is scanned instead, and says so."""
-    prefix = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_watches; exec "$@"', "sh"]
+@pytest.mark.parametrize("limit", [0, 1])
+def test_no_inotify_watches(tmp_path: Path, cell: Cell, limit: int) -> None:
+    """A user namespace has a limit of its own: none for the root, or none for folders that come later.
+
+    The root is scanned instead, and says so.
+    """
+    prefix = ["unshare", "-Ur", "sh", "-c", f'echo {limit} > /proc/sys/user/max_inotify_watches; exec "$@"', "sh"]
     if subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip("user namespaces are not allowed here")
     with running(tmp_path, prefix=prefix, PHOTOCHROM_SCAN_INTERVAL_S="5") as plant:
-        with plant.database.reading() as session:
-            wait_for(lambda: session.query(Root).populate_existing().one().mode == "scan", 30, "the mode is scan")
-        originals = plant.drop("deaf", 2)
+        plant.drop("one folder more", 1)
+
+        def is_told() -> bool:
+            (root,) = plant.installation.json("status")["roots"]
+            return root["mode"] == "scan" and "max_user_watches" in root["mode_reason"]
+
+        wait_for(is_told, 30, "the mode is scan, and why")
+        plant.drop("deaf", 1)
+        plant.settle("deaf", 1)
+        (plant.inbox / "deaf" / "late.png").write_bytes(png(scan(404)))  # where nothing listens
         began = time.time()
         ended = plant.settle("deaf", 2)
-        assert_invariants(plant, originals, "deaf")
-    cell.recovered("inotify limit 0 (scan every 5 s)", ended - began)
+        assert_invariants(plant, manifest(plant.inbox / "deaf"), "deaf")
+    cell.recovered(f"inotify limit {limit} (scan every 5 s)", ended - began)
 
 
 def test_names_of_any_bytes(plant: Plant, cell: Cell) -> None:
