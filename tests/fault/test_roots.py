@@ -1,5 +1,6 @@
 """Two watched folders, of which one is missing: the other one is worked off, and it too as soon as it appears."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
+from mounts import mount, own_mounts, tmpfs, unmount
 from plant import Plant, assert_invariants, cut_off, running
 
 from worker.tables import JobState, Root, RootState
@@ -27,10 +29,8 @@ class Second(Plant):
         return self.installation.base / "second output"
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plant, Second]]:
-    """A plant whose second folder is not there when it starts."""
-    base = tmp_path_factory.mktemp("roots")
+@contextlib.contextmanager
+def running_both(base: Path) -> Iterator[tuple[Plant, Second]]:
     roots = [
         {"path": str(base / path), "output": str(base / output), "name": path}
         for path, output in (("inbox", "output"), ("second", "second output"))
@@ -39,10 +39,17 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plant, Seco
         yield plant, Second(plant.installation, plant.up, plant.database, plant.faults)
 
 
-def second_is(plant: Plant, state: RootState) -> bool:
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Plant, Second]]:
+    """A plant whose second folder is not there when it starts."""
+    with running_both(tmp_path_factory.mktemp("roots")) as plants:
+        yield plants
+
+
+def second_is(plant: Plant, state: RootState, why: str = "") -> bool:
     with plant.database.reading() as session:
         root = session.query(Root).filter_by(name="second").one_or_none()
-        return root is not None and root.state is state and (state is RootState.ONLINE or "not there" in root.reason)
+        return root is not None and root.state is state and why in root.reason
 
 
 def kill_the_watcher(plant: Plant) -> None:
@@ -53,7 +60,7 @@ def kill_the_watcher(plant: Plant) -> None:
 
 def test_root_missing_at_start(both: tuple[Plant, Second], cell: Cell) -> None:
     plant, second = both
-    wait_for(lambda: second_is(plant, RootState.OFFLINE), 30, "the missing root is shown")
+    wait_for(lambda: second_is(plant, RootState.OFFLINE, "not there"), 30, "the missing root is shown")
     kill_the_watcher(plant)
     beside = plant.drop("beside", 2)
     plant.settle("beside", 2)
@@ -78,7 +85,7 @@ def test_root_gone_while_the_watcher_is_killed(both: tuple[Plant, Second], cell:
     second.inbox.rename(away)
     kill_the_watcher(plant)
     plant.calm()
-    wait_for(lambda: second_is(plant, RootState.OFFLINE), 30, "the root is offline")
+    wait_for(lambda: second_is(plant, RootState.OFFLINE, "not there"), 30, "the root is offline")
     more = plant.drop("meanwhile", 2)
     plant.settle("meanwhile", 2)
     assert_invariants(plant, more, "meanwhile")
@@ -89,3 +96,30 @@ def test_root_gone_while_the_watcher_is_killed(both: tuple[Plant, Second], cell:
     assert {job.failures + job.lost for job in second.jobs("gone")} == {0}, "a strike was counted"
     assert_invariants(second, originals, "gone")
     cell.recovered("one of two roots gone with work queued, the watcher killed meanwhile", ended - began)
+
+
+def test_root_unmounted_while_the_watcher_is_killed(tmp_path: Path, cell: Cell) -> None:
+    """The watcher starts on the empty folder beneath the share, and concludes nothing from it."""
+    own_mounts()
+    (tmp_path / "second").mkdir()
+    with tmpfs(tmp_path / "share", "16m", "share"):
+        mount("--bind", tmp_path / "share", tmp_path / "second")
+        try:
+            with running_both(tmp_path) as (plant, second):
+                before = second.drop("before", 2)
+                second.settle("before", 2)
+                unmount(second.inbox)
+                kill_the_watcher(plant)
+                wait_for(lambda: second_is(plant, RootState.OFFLINE, "It was on share"), 30, "the root is offline")
+                beside = plant.drop("beside", 2)
+                plant.settle("beside", 2)
+                assert_invariants(plant, beside, "beside")
+                mount("--bind", tmp_path / "share", second.inbox)
+                began = time.time()
+                originals = second.drop("after", 2)
+                ended = second.settle("after", 2)
+                assert_invariants(second, before, "before")
+                assert_invariants(second, originals, "after")
+        finally:
+            unmount(tmp_path / "second")
+    cell.recovered("one of two roots unmounted, the watcher killed meanwhile, then mounted again", ended - began)
