@@ -59,7 +59,7 @@ def signs(settings: Settings) -> list[Sign]:
             now = database_time(session)
             found.append(Sign("database", True, "answers, its schema is this version's"))
             found += _roots(session, settings, now)
-            found += [_unreadable(session), _waiting(session, settings, now), _claims(session)]
+            found += [_unreadable(session, settings), _waiting(session, settings, now), _claims(session)]
     except PhotochromError as error:
         found.append(Sign("database", False, str(error)))
     except sa.exc.DBAPIError as error:
@@ -104,8 +104,8 @@ def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
     return Sign(what, not late, f"scanned completely {age_s:.0f} s ago, {root.files} files{advice}", age_s)
 
 
-def _unreadable(session: Session) -> Sign:
-    count, first = unreadable(session, limit=1)
+def _unreadable(session: Session, settings: Settings) -> Sign:
+    count, first = unreadable(session, limit=1, names=[root.key for root in settings.all_roots])
     if not count:
         return Sign("sources", True, "everything that was found can be read", 0)
     (path, why), more = first[0], f"; {count - 1} more" if count > 1 else ""

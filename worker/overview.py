@@ -140,12 +140,20 @@ def _blocked(session: Session, limit: int, *where: sa.ColumnElement[bool]) -> li
     return [(display(absolute(root, path)), reason) for root, path, reason in rows]
 
 
-def unreadable(session: Session, limit: int = 3) -> tuple[int, list[tuple[str, str]]]:
+def unreadable(
+    session: Session, limit: int = 3, names: Sequence[str] | None = None
+) -> tuple[int, list[tuple[str, str]]]:
     """How many files and folders cannot be looked at, opened or read, and (path, reason) of the first.
 
     What waits for the rest of its batch is blocked too, and is well.
+
+    Args:
+        session: a reading session.
+        limit: how many to name.
+        names: of the roots to look at; None for all.
     """
-    where = (SourceFile.state == FileState.BLOCKED, SourceFile.reason.startswith(UNREADABLE))
+    where = [SourceFile.state == FileState.BLOCKED, SourceFile.reason.startswith(UNREADABLE)]
+    where += [SourceFile.root.in_(names)] if names is not None else []
     count = session.scalar(sa.select(sa.func.count(SourceFile.id)).where(*where)) or 0
     return count, _blocked(session, limit, *where)
 

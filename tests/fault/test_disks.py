@@ -166,11 +166,17 @@ def test_folder_forbidden(disks: Plant, cell: Cell) -> None:
     made.rename(disks.inbox / "locked")
     beside = disks.drop("beside", 1)
     disks.settle("beside", 1)
-    time.sleep(3)
-    assert disks.jobs("locked") == []
+
+    def told() -> list[str]:
+        return [it["reason"] for it in disks.installation.json("status")["unreadable"]["first"]
+                if it["path"] == str(disks.inbox / "locked")]  # fmt: skip
+
+    (reason,) = wait_for(told, 30, "status counts it")
+    assert "cannot be listed (EACCES" in reason and disks.jobs("locked") == []
     (disks.inbox / "locked").chmod(0o700)
     began = time.time()
     cell.recovered("EACCES on a folder, then granted", disks.settle("locked", 1) - began)
+    assert told() == []
     assert_invariants(disks, manifest(disks.inbox / "locked"), "locked")
     assert_invariants(disks, beside, "beside")
 

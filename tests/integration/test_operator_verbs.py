@@ -81,10 +81,11 @@ def test_what_cannot_be_read_is_counted_and_named(root: Path, state_database: Da
         files.block(session, str(root), b"box/held.png", "It waits for READY.")
         for number in range(5):
             files.block(session, str(root), b"locked %d" % number, "It cannot be listed (EACCES: Permission denied).")
+        files.block(session, "another host's", b"locked", "It cannot be listed (EACCES: Permission denied).")
     told = json.loads(ask("status", "--json").output)
-    assert (told["files"], told["unreadable"]["count"]) == ({"blocked": 6}, 5)
+    assert (told["files"], told["unreadable"]["count"]) == ({"blocked": 7}, 6)
     text = ask("status").output
-    assert f"BLOCKED {root}/locked 0: It cannot be listed (EACCES" in text and "BLOCKED 2 more" in text
+    assert f"BLOCKED {root}/locked 0: It cannot be listed (EACCES" in text and "BLOCKED 3 more" in text
     (sign,) = [sign for sign in json.loads(ask("health", "--json").output)["signs"] if sign["what"] == "sources"]
     assert (sign["ok"], sign["value"]) == (False, 5) and "EACCES" in sign["says"] and "4 more" in sign["says"]
 
