@@ -6,6 +6,7 @@ OpenCV's 8-bit Lab), which are mapped, never loaded whole.
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,9 +26,9 @@ class PhotosError(ValueError):
 class Photo:
     """A photo before decoding: a file, or a row of an Image Colorization set."""
 
-    #: stable name, the path below the folder given; decides order, hold-out and sample
+    #: stable name, the path below the folder given, after the source where several are; decides order, hold-out, sample
     name: str
-    #: what it is balanced by: the first folder of the name, or the folder given
+    #: what it is balanced by: the folder given where there are several, else the first subfolder, or the one folder
     source: str
     path: Path
     row: int = -1
@@ -36,18 +37,48 @@ class Photo:
 def find_photos(folders: Sequence[Path]) -> list[Photo]:
     """All photos below the folders, sorted by name.
 
+    Each of several folders is a source: the subfolders of one may be parts of a set (FFHQ has 70), which would make one
+    set many sources. Of a single folder the subfolders are the sources.
+
     Raises:
         PhotosError: a folder is missing, or none of them holds a photo.
     """
     found: list[Photo] = []
-    for folder in folders:
+    for folder, source in zip(folders, _sources(folders), strict=True):
         if not folder.exists():
             raise PhotosError(f"The photo folder {folder} does not exist; give a folder of colour photos.")
-        found += _in_folder(folder)
+        inside = _in_folder(folder)
+        if source:
+            inside = [dataclasses.replace(p, name=f"{source}/{p.name}", source=source) for p in inside]
+        found += inside
     if not found:
         looked = ", ".join(str(folder) for folder in folders)
         raise PhotosError(f"No JPEG, PNG, WebP, TIFF or L/ab .npy photos were found below {looked}.")
     return sorted(found, key=lambda photo: (photo.name, str(photo.path)))
+
+
+def _sources(folders: Sequence[Path]) -> list[str]:
+    """The source that each of several folders is: its name, after so many parents that no other has it; "" for one."""
+    if len(folders) < 2:
+        return ["" for _ in folders]
+    paths = [Path(os.path.abspath(folder)).parts for folder in folders]
+    others = [set(paths) - {path} for path in paths]
+    return [
+        next("/".join(p[-n:]) for n in range(1, len(p) + 1) if all(o[-n:] != p[-n:] for o in other))
+        for p, other in zip(paths, others, strict=True)
+    ]
+
+
+def refuse_unknown(sources: Sequence[str], photos: Sequence[Photo]) -> None:
+    """See that photos come from each of the sources, before they are decoded, which may take hours.
+
+    Raises:
+        PhotosError: from one none comes; the message lists the names that there are.
+    """
+    known = sorted({photo.source for photo in photos})
+    for source in sources:
+        if source not in known:
+            raise PhotosError(f"No photos come from '{source}'; the sources are {', '.join(known)}.")
 
 
 def _in_folder(folder: Path) -> list[Photo]:

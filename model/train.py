@@ -21,7 +21,7 @@ from model.gan import LOSSES, Adversaries, Step
 from model.history import History
 from model.holdout import split_holdout
 from model.pack import Pack, pack_photos
-from model.photos import draw, find_photos
+from model.photos import Photo, draw, find_photos, refuse_unknown
 from model.precision import Precision, chosen
 from model.registry import WeightsError, check_discriminator
 from model.resume import photos_digest, refuse_another
@@ -94,8 +94,8 @@ def train(
         checkpoint_every_s: seconds of training between two checkpoints; three minutes by default.
         precision: what the generator computes in; "auto" is mixed_float16 on a GPU and float32 elsewhere.
         curves: folder for TensorBoard's event files, `output/tensorboard` by default.
-        holdout_sources: names of sources (folders below those of `photos`) to keep wholly out of training and to
-            calibrate by; the preset's number of photos from all sources where there are none.
+        holdout_sources: names of sources (the folders of `photos`, or the subfolders of the only one) to keep wholly
+            out of training and to calibrate by; the preset's number of photos from all sources where there are none.
         progress: called while the run goes on.
 
     Raises:
@@ -107,7 +107,9 @@ def train(
     """
     recipe = preset_named(preset) if isinstance(preset, str) else preset
     output.mkdir(parents=True, exist_ok=True)
-    pack = _packed(photos, cache or output / "cache", recipe, sample, seed, progress)
+    found = find_photos(photos)
+    refuse_unknown(holdout_sources, found)
+    pack = _packed(draw(found, sample, seed), cache or output / "cache", recipe, progress)
     learned, held = split_holdout(pack, recipe.holdout_photos, holdout_sources)
     keras.utils.set_random_seed(seed)
     run = Run(output=output, preset=recipe, seed=seed, minutes=minutes, steps=steps,
@@ -122,18 +124,10 @@ def train(
     return _finish(run, players, pack, held, folder)
 
 
-def _packed(
-    folders: Sequence[Path],
-    cache: Path,
-    preset: Preset,
-    sample: int | None,
-    seed: int,
-    progress: Callable[[Progress], None],
-) -> Pack:
+def _packed(photos: Sequence[Photo], cache: Path, preset: Preset, progress: Callable[[Progress], None]) -> Pack:
     def say(done: int, total: int) -> None:
         progress(Progress(phase="packing", step=done, fraction=done / total, images_s=0, eta_s=0, losses={}))
 
-    photos = draw(find_photos(folders), sample, seed)
     return pack_photos(photos, cache, preset.cache_px, preset.sampling.least_colourfulness, say)
 
 

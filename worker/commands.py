@@ -158,7 +158,10 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
 @click.option("--start-discriminator", type=FILE, help="Discriminator weights (npz) to start from.")
 @click.option("--cache", type=FOLDER, help="Folder for decoded photos, to share between runs [default: in --output].")
 @click.option(
-    "--hold-out", multiple=True, metavar="SOURCE", help="Keep this source (subfolder) out of training, calibrate by it."
+    "--hold-out",
+    multiple=True,
+    metavar="SOURCE",
+    help="Keep this source out of training, calibrate by it: the name of one of several PHOTOS, or a subfolder of one.",
 )
 @click.option(
     "--precision",
@@ -184,6 +187,8 @@ def train(
     fresh: bool,
 ) -> None:
     """Train a generator on colour PHOTOS: folders of any depth, or the Image Colorization set's .npy arrays.
+
+    Small sources are drawn more often than by chance. Each of several PHOTOS is a source; of one, each subfolder.
 
     A run that was stopped goes on where it was when the same command is given again.
     """

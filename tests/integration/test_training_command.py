@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -141,6 +142,22 @@ def test_mixed_precision_trains_and_leaves_weights_that_serve(photos, tmp_path):
         assert {weights[name].dtype for name in weights.files} == {np.dtype(np.float16)}
     judged = CliRunner().invoke(main, ["evaluate", str(photos), "--weights", str(tmp_path / "run"), "--count", "2"])
     assert judged.exit_code == 0, judged.output
+
+
+def test_sources_are_the_folders_given_and_an_unknown_one_is_told_before_photos_are_decoded(photos, tmp_path):
+    for name in ("00000", "01000"):
+        shutil.copytree(photos, tmp_path / "FFHQ" / name)
+    shutil.copytree(photos, tmp_path / "landscapes")
+    both = [tmp_path / "FFHQ", tmp_path / "landscapes"]
+    for folders, known in ((both, "FFHQ, landscapes"), (both[:1], "00000, 01000")):
+        told = train(*folders, "--output", tmp_path / "none", "--steps", 1, "--hold-out", "mars")
+        assert told.exit_code == 2, told.output
+        assert told.stderr.endswith(f"photochrom: No photos come from 'mars'; the sources are {known}.\n")
+        assert not (tmp_path / "none" / "cache").exists()
+    told = train(*both, "--output", tmp_path / "run", "--steps", 2, "--hold-out", "landscapes")
+    assert told.exit_code == 0, told.output
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["sources"] == {"FFHQ": 32, "landscapes": 16} and record["photos"]["learned"] == 32
 
 
 def test_unfit_folders_are_named(tmp_path):

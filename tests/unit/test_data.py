@@ -1,3 +1,6 @@
+import hashlib
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -41,6 +44,49 @@ def test_photos_are_found_in_any_tree_and_sorted(folder):
     assert [photo.name for photo in photos][:5] == ["blues/00.jpg", "blues/01.jpg", "blues/02.jpg", "blues/03.jpg",
                                                     "reds/00.png"]  # fmt: skip
     assert {photo.source for photo in photos} == {"reds", "blues"}
+
+
+def test_each_of_several_folders_is_a_source_however_deep_it_is(tmp_path):
+    """FFHQ unpacks into 70 numbered folders; beside it, a flat set of other photos is not to be one source in 71."""
+    for i in range(12):
+        write(tmp_path / "FFHQ" / f"{i:02d}000" / f"{i:05d}.png", picture(10, seed=i))
+    for i in range(3):
+        write(tmp_path / "landscapes" / f"{i:05d}.png", picture(90, seed=20 + i))
+    photos = find_photos([tmp_path / "FFHQ", tmp_path / "landscapes"])
+    assert {photo.source for photo in photos} == {"FFHQ", "landscapes"}
+    assert len({photo.name for photo in photos}) == 15
+    pack = pack_photos(photos, tmp_path / "cache", 50, 15.0)
+    everything = np.arange(len(pack))
+    landscapes = pack.sources == pack.source_names.index("landscapes")
+    for power, share in ((1.0, 3 / 15), (0.0, 1 / 2)):
+        drawn = photo_weights(pack, everything, Sampling(source_power=power, rarity_power=0.0))
+        assert drawn[landscapes].sum() == pytest.approx(share)
+    _, held = split_holdout(pack, 3, ["landscapes"])
+    assert held.tolist() == np.flatnonzero(landscapes).tolist()
+    (alone,) = {photo.source for photo in find_photos([tmp_path / "landscapes"])}
+    assert alone == "landscapes"
+    numbered = find_photos([tmp_path / "FFHQ"])
+    assert numbered[0].name == "00000/00000.png" and len({photo.source for photo in numbered}) == 12
+
+
+def test_folders_of_one_name_are_told_apart_by_their_parents(tmp_path, monkeypatch):
+    for place in ("mine/photos", "theirs/photos", "theirs/scenes"):
+        write(tmp_path / place / "one.png", picture(0))
+    monkeypatch.chdir(tmp_path / "theirs" / "scenes")
+    folders = [tmp_path / "mine" / "photos", tmp_path / "theirs" / "photos", Path("."), Path(".")]
+    photos = find_photos(folders[:3])
+    assert [photo.name for photo in photos] == ["mine/photos/one.png", "scenes/one.png", "theirs/photos/one.png"]
+    assert {photo.source for photo in find_photos(folders)} == {"mine/photos", "theirs/photos", "scenes"}
+
+
+def test_the_cache_of_a_single_folder_is_known_by_what_it_always_was(folder, tmp_path):
+    """Its name is made of lines that no release may change: hours of decoding hang on it."""
+    photos = find_photos([folder])
+    lines = [f"{photo.path.relative_to(folder).as_posix()} {photo.path.stat().st_size} {photo.path.stat().st_mtime_ns}"
+             for photo in photos]  # fmt: skip
+    pack_photos(photos, tmp_path / "cache", 50, 15.0)
+    key = hashlib.sha256("\n".join(["pack 1 50 15.0", *lines]).encode()).hexdigest()[:16]
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {f"photos-{key}.npz", f"photos-{key}.u8"}
 
 
 def test_empty_and_missing_folders_are_named(tmp_path):
