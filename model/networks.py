@@ -101,7 +101,9 @@ def _decoder(features: list[Tensor], channels: tuple[int, ...], sees_scene: bool
         x = _conv(x, width, f"u{depth}a")
         if depth < len(features) - 2:
             x = _conv(x, width, f"u{depth}b")
-    return layers.Conv2D(2, 3, padding="same", activation="tanh", name="ab")(x)
+    # a tenth of Glorot's spread: training starts near gray, where colours of any size would first have to be unlearned
+    near_gray = keras.initializers.VarianceScaling(0.01, "fan_avg", "uniform")
+    return layers.Conv2D(2, 3, padding="same", activation="tanh", kernel_initializer=near_gray, name="ab")(x)
 
 
 def build_generator(architecture: Architecture) -> keras.Model:
