@@ -3,8 +3,8 @@
 `default`: ImageNet encoder, L1 warm-up, critic pre-training, then GAN + 100·L1 with a ramp (anchored in pix2pix,
 Isola et al. 2017, and in DeOldify's short adversarial stage). Command: `photochrom train PHOTOS --output DIR`.
 `finetune`: the same objective from weights that exist: a short L1 stage at a small rate, then the adversarial stage.
-`vivid`: `default` with a longer adversarial stage that minds rare colours and how the picture looks to a frozen
-ImageNet encoder (GAN + 100·rarity-weighted L1 + 20·perceptual distance).
+`vivid`: after the L1 stages of `default` two that mind rare colours and how the picture looks to a frozen ImageNet
+encoder: 100·rarity-weighted L1 + 60·perceptual distance, then GAN beside these. Made the weights that ship.
 `adversarial`: the adversarial stage alone, the encoder frozen, from weights and discriminator that exist.
 `textbook`: a plain U-Net from scratch, GAN + 100·L1 from step 0. The scores of each stand in MODEL_CARD.md.
 """
@@ -106,21 +106,24 @@ _L1 = Phase(name="l1", objective="l1", share=0.37, size_px=128, rate=6e-4, encod
 _LARGER = dataclasses.replace(_L1, name="l1_larger", share=0.29, size_px=160, decay_share=1.0)
 _CRITIC = Phase(name="critic", objective="critic", share=0.03, size_px=160, encoder_rate=0.0)
 _GAN = Phase(name="adversarial", objective="adversarial", share=0.28, size_px=160, encoder_rate=0.0, ramp=0.3)
-_VIVID = dataclasses.replace(_GAN, share=0.52, pixel_rarity_power=0.5, perceptual_weight=20.0)
+_PERCEIVED = Phase(name="perceptual", objective="l1", share=0.2, size_px=160, rate=4e-4, decay_share=1.0, encoder_rate=0.0,
+                   pixel_rarity_power=0.5, perceptual_weight=60.0)  # fmt: skip
+_VIVID = dataclasses.replace(_GAN, share=0.2, decay_share=0.6, pixel_rarity_power=0.5, perceptual_weight=60.0)
 _LITE2 = Architecture(kind="lite2_unet", sees_scene=True)
 
 PRESETS: dict[str, Preset] = {
     "default": Preset(name="default", architecture=_LITE2, batch=32, phases=(_WARM, _L1, _LARGER, _CRITIC, _GAN)),
-    # the stages up to the critic last as long as those of `default`
     "vivid": Preset(
         name="vivid",
         architecture=_LITE2,
         batch=32,
-        minutes=180.0,
+        minutes=100.0,
+        sampling=Sampling(film_share=0.3),
         phases=(
-            dataclasses.replace(_WARM, share=0.02),
-            dataclasses.replace(_L1, share=0.25),
-            dataclasses.replace(_LARGER, share=0.19),
+            _WARM,
+            dataclasses.replace(_L1, share=0.3),
+            dataclasses.replace(_LARGER, share=0.25),
+            _PERCEIVED,
             dataclasses.replace(_CRITIC, share=0.02),
             _VIVID,
         ),
