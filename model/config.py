@@ -106,8 +106,9 @@ _L1 = Phase(name="l1", objective="l1", share=0.37, size_px=128, rate=6e-4, encod
 _LARGER = dataclasses.replace(_L1, name="l1_larger", share=0.29, size_px=160, decay_share=1.0)
 _CRITIC = Phase(name="critic", objective="critic", share=0.03, size_px=160, encoder_rate=0.0)
 _GAN = Phase(name="adversarial", objective="adversarial", share=0.28, size_px=160, encoder_rate=0.0, ramp=0.3)
-_PERCEIVED = Phase(name="perceptual", objective="l1", share=0.2, size_px=160, rate=4e-4, decay_share=1.0, encoder_rate=0.0,
-                   pixel_rarity_power=0.5, perceptual_weight=60.0)  # fmt: skip
+_PERCEIVED = dataclasses.replace(
+    _LARGER, name="perceptual", share=0.2, rate=4e-4, encoder_rate=0.0, pixel_rarity_power=0.5, perceptual_weight=60.0
+)
 _VIVID = dataclasses.replace(_GAN, share=0.2, decay_share=0.6, pixel_rarity_power=0.5, perceptual_weight=60.0)
 _LITE2 = Architecture(kind="lite2_unet", sees_scene=True)
 

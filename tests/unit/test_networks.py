@@ -70,7 +70,8 @@ def test_presets_keep_the_stated_objective(recipe):
     assert sum(phase.share for phase in recipe.phases) == pytest.approx(1)
     assert (recipe.l1_weight, recipe.critic_rate, recipe.beta_1) == (100.0, 2e-4, 0.5)
     last = recipe.phases[-1]
-    assert (last.objective, last.rate, last.decay_share) == ("adversarial", 2e-4, 0)
+    assert (last.objective, last.rate) == ("adversarial", 2e-4)
+    assert last.decay_share == (0.6 if recipe.name == "vivid" else 0)  # pix2pix too lets the rate fall at the end
     assert all(phase.size_px % 32 == 0 for phase in recipe.phases)
 
 
