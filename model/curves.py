@@ -1,12 +1,27 @@
 """TensorBoard's event files, written without TensorBoard: curves and pictures of a training run."""
 
+import contextlib
+import errno
+import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import summary_pb2
 from tensorflow.core.util import event_pb2
+
+
+@contextlib.contextmanager
+def _system_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses to TensorFlow, as it refuses it to everybody else: an OSError."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+    except tf.errors.OpError as error:
+        raise OSError(errno.EIO, error.message, str(folder)) from error
 
 
 class Curves:
@@ -22,7 +37,10 @@ class Curves:
                 dropped by TensorBoard.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = tf.io.TFRecordWriter(str(folder / f"events.out.tfevents.{int(wall_time_s * 1000)}.photochrom"))
+        self._folder = folder
+        with _system_errors(folder):
+            name = f"events.out.tfevents.{int(wall_time_s * 1000)}.photochrom"
+            self._writer = tf.io.TFRecordWriter(str(folder / name))
         self._write(event_pb2.Event(wall_time=wall_time_s, file_version="brain.Event:2"))
         started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(event_pb2.Event(wall_time=wall_time_s, step=step + 1, session_log=started))
@@ -43,5 +61,6 @@ class Curves:
         self._write(event)
 
     def _write(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        with _system_errors(self._folder):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()

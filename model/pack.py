@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def pack_photos(
 ) -> Pack:
     """Decode photos into `cache`, or take the file that an earlier run with the same photos left there.
 
-    A photo that is corrupt, tiny or without colour is left out and named in `Pack.dropped`.
+    What an earlier run left is made anew where it is broken: it holds nothing that the photos do not. A photo that is
+    corrupt, tiny or without colour is left out and named in `Pack.dropped`.
 
     Args:
         photos: what to decode.
@@ -99,11 +101,15 @@ def pack_photos(
     """
     cache.mkdir(parents=True, exist_ok=True)
     stem = cache / f"photos-{_key(photos, short_px, least_colourfulness)}"
-    if not stem.with_suffix(".npz").exists():
-        index = _write_pixels(photos, stem.with_suffix(".u8"), short_px, least_colourfulness, progress)
-        partial = stem.with_suffix(".partial.npz")
-        np.savez(partial, **index)
-        partial.replace(stem.with_suffix(".npz"))
+    if stem.with_suffix(".npz").exists():
+        try:
+            return _open_pack(stem)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logger.warning("the cache %s.npz, .u8 is broken and made anew: %s", stem, error)
+    index = _write_pixels(photos, stem.with_suffix(".u8"), short_px, least_colourfulness, progress)
+    partial = stem.with_suffix(".partial.npz")
+    np.savez(partial, **index)
+    partial.replace(stem.with_suffix(".npz"))
     return _open_pack(stem)
 
 
@@ -115,6 +121,7 @@ def _write_pixels(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     starts, sizes, histograms, kept, dropped, position = [], [], [], [], {}, 0
+    path.unlink(missing_ok=True)  # another run may have the old file mapped, and would die of its being cut
     with path.open("wb") as file:
         for count, photo in enumerate(photos):
             rgb, why_not = _usable(photo, short_px, least_colourfulness)
@@ -147,10 +154,13 @@ def _open_pack(stem: Path) -> Pack:
         text = json.loads(index["text"].tobytes().decode("utf-8", "surrogatepass"))
         source_names = sorted(set(text["sources"]))
         numbers = {name: number for number, name in enumerate(source_names)}
+        pixels, sizes = np.memmap(stem.with_suffix(".u8"), np.uint8, "r"), index["sizes"]
+        if len(pixels) != 3 * sizes.prod(axis=1).sum():
+            raise ValueError(f"{len(pixels)} bytes of pixels where {3 * sizes.prod(axis=1).sum()} belong")
         return Pack(
-            pixels=np.memmap(stem.with_suffix(".u8"), np.uint8, "r"),
+            pixels=pixels,
             starts=index["starts"],
-            sizes=index["sizes"],
+            sizes=sizes,
             histograms=index["histograms"],
             sources=np.array([numbers[name] for name in text["sources"]]),
             names=text["names"],

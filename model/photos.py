@@ -7,6 +7,7 @@ OpenCV's 8-bit Lab), which are mapped, never loaded whole.
 
 import dataclasses
 import os
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,12 +42,14 @@ def find_photos(folders: Sequence[Path]) -> list[Photo]:
     set many sources. Of a single folder the subfolders are the sources.
 
     Raises:
-        PhotosError: a folder is missing, or none of them holds a photo.
+        PhotosError: a folder is missing or a file, none of them holds a photo, or an array cannot be read.
     """
     found: list[Photo] = []
     for folder, source in zip(folders, _sources(folders), strict=True):
         if not folder.exists():
             raise PhotosError(f"The photo folder {folder} does not exist; give a folder of colour photos.")
+        if not folder.is_dir():
+            raise PhotosError(f"{folder} is a file. PHOTOS is a folder of colour photos; give the one that it lies in.")
         inside = _in_folder(folder)
         if source:
             inside = [dataclasses.replace(p, name=f"{source}/{p.name}", source=source) for p in inside]
@@ -92,17 +95,39 @@ def _in_folder(folder: Path) -> list[Photo]:
     return photos
 
 
-def _colour_arrays(light: Path) -> list[np.ndarray]:
-    """The ab arrays that belong to a `gray_scale.npy`: beside it, or below a folder `ab` beside its own."""
+def _array(path: Path, axes: Sequence[int], channels: int) -> np.ndarray:
+    """A mapped `.npy` array of rows × height × width, with the channels last where it has one axis more than that.
+
+    Raises:
+        PhotosError: it cannot be read, or is no such array.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, OverflowError, tokenize.TokenError) as error:
+        raise PhotosError(f"{path} is torn, or no array ({error}); unpack the whole set again.") from error
+    if array.dtype.kind not in "uif" or array.ndim not in axes or array.shape[3:] not in ((), (channels,)):
+        raise PhotosError(f"{path} is no array of the set: {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def _arrays(light: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A `gray_scale.npy` and the ab arrays that belong to it: beside it, or below a folder `ab` beside its own."""
+    shades = _array(light, (3, 4), 1)
     for folder in (light.parent, light.parent.parent / "ab"):
         if paths := sorted(folder.glob("ab*.npy") if folder == light.parent else folder.rglob("ab*.npy")):
-            return [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+            colours = [_array(path, (4,), 2) for path in paths]
+            for path, array in zip(paths, colours, strict=True):
+                if array.shape[1:3] != shades.shape[1:3]:
+                    sizes = [f"{a.shape[2]}x{a.shape[1]} px" for a in (array, shades)]
+                    raise PhotosError(f"{path} holds pictures of {sizes[0]}, and {light} of {sizes[1]}.")
+            return shades, colours
     raise PhotosError(f"{light} has no ab1.npy, ab2.npy, ... beside it; unpack the whole set.")
 
 
 def _array_photos(folder: Path, light: Path) -> list[Photo]:
-    rows = min(len(np.load(light, mmap_mode="r", allow_pickle=False)), sum(len(a) for a in _colour_arrays(light)))
+    shades, colours = _arrays(light)
     name = light.relative_to(folder).as_posix()
+    rows = min(len(shades), sum(len(array) for array in colours))
     return [Photo(f"{name}#{row:06d}", folder.name, light, row) for row in range(rows)]
 
 
@@ -133,12 +158,12 @@ def decode(photo: Photo) -> np.ndarray:
 
 
 def _from_arrays(photo: Photo) -> np.ndarray:
-    light = np.load(photo.path, mmap_mode="r", allow_pickle=False)[photo.row]
+    shades, arrays = _arrays(photo.path)
     row = photo.row
-    for colours in _colour_arrays(photo.path):
+    for colours in arrays:
         if row < len(colours):
-            lab = np.dstack([light.reshape(light.shape[:2]), colours[row]]).astype(np.uint8)
-            return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+            light = shades[photo.row].reshape(shades.shape[1:3])
+            return cv2.cvtColor(np.dstack([light, colours[row]]).astype(np.uint8), cv2.COLOR_Lab2RGB)
         row -= len(colours)
     raise PhotosError(f"{photo.name} has no colours.")
 

@@ -78,6 +78,18 @@ def model_errors() -> Iterator[None]:
         raise TrainingStopped(str(error)) from error
 
 
+@contextlib.contextmanager
+def _refused(*written: Path) -> Iterator[None]:
+    """What the system refuses, as this command's error: 7 where it is about a folder that is written, else 1."""
+    try:
+        yield
+    except OSError as error:
+        place = Path(os.fsdecode(error.filename or written[0]))
+        ours = any(place.is_relative_to(folder) or folder.is_relative_to(place) for folder in written)
+        kind, why = OutputUnwritable if ours else TrainingStopped, error.strerror or error
+        raise kind(f"{place}: {why}. Mend it, then give the same command to go on.") from error
+
+
 class _TimeLeft(TimeRemainingColumn):
     """The time left as h:mm:ss: the task's field `eta_s` where it knows by itself, in seconds, else as the bar goes."""
 
@@ -197,7 +209,8 @@ def train(
     from model.run import Progress as Step
     from model.train import train as run
 
-    with model_errors(), bar(TaskProgressColumn(), TextColumn("{task.fields[says]}"), drawn=False) as shown:
+    columns = (TaskProgressColumn(), TextColumn("{task.fields[says]}"))
+    with model_errors(), _refused(output, cache or output), bar(*columns, drawn=False) as shown:
         task = shown.add_task("starting", total=1.0, says="")
 
         def show(step: Step) -> None:
@@ -205,10 +218,9 @@ def train(
             eta_s = step.eta_s if step.losses else None  # photos being packed: the bar's own speed tells
             shown.update(task, description=step.phase, completed=step.fraction, says=says, eta_s=eta_s)
 
-        recipe = reduced(named(preset), without)
         result = run(
-            photos, output, preset=recipe, minutes=minutes, steps=steps, sample=sample, seed=seed, resume=not fresh,
-            precision=precision,
+            photos, output, preset=reduced(named(preset), without), minutes=minutes, steps=steps, sample=sample,
+            seed=seed, resume=not fresh, precision=precision,
             start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
         )  # fmt: skip
     for field in ("output", "weights", "steps", "photos"):

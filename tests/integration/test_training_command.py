@@ -1,7 +1,9 @@
 """`photochrom train` as a person sees it: the lines it prints, the curves it leaves, what it says of unfit folders."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -177,3 +179,31 @@ def test_unfit_folders_are_named(tmp_path):
     told = train(torn, "--output", tmp_path / "run", "--steps", 1)
     assert told.exit_code == 2 and "a.jpg" in told.stderr, told.stderr
     assert "Traceback" not in told.stderr
+    told = train(torn / "a.jpg", "--output", tmp_path / "run", "--steps", 1)
+    assert told.exit_code == 2 and "PHOTOS is a folder" in told.stderr, told.stderr
+
+
+def refused(told, code: int, *words: str) -> None:
+    """One line that says it, and the exit code."""
+    assert told.exit_code == code, told.output
+    assert isinstance(told.exception, SystemExit)
+    last = told.stderr.splitlines()[-1]
+    assert last.startswith("photochrom: ") and all(word in last for word in words), told.stderr
+
+
+def test_what_the_system_refuses_is_one_line(photos, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    refused(train(photos, "--output", tmp_path / "file" / "run", "--steps", 1), 7, "Not a directory", "file/run")
+    cache = tmp_path / "file" / "cache"
+    refused(train(photos, "--output", tmp_path / "run", "--cache", cache, "--steps", 1), 7, str(cache))
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of a write: no name
+
+    def away(*arguments, **options):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(photos / "a.png"))
+
+    monkeypatch.setattr(model.train, "save_checkpoint", full)
+    refused(train(photos, "--output", tmp_path / "run", "--steps", 4), 7, "No space left", str(tmp_path / "run"))
+    monkeypatch.setattr(model.train, "pack_photos", away)
+    refused(train(photos, "--output", tmp_path / "run", "--steps", 4), 1, "Stale file handle", "a.png")

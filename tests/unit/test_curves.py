@@ -1,7 +1,11 @@
 """TensorBoard's files: read back with TensorFlow's own reader."""
 
+import errno
+from pathlib import Path
+
 import cv2
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
@@ -35,3 +39,15 @@ def test_a_run_that_goes_on_has_tensorboard_drop_what_the_checkpoint_did_not_see
     started = [e for e in events(tmp_path) if e.session_log.status == event_pb2.SessionLog.START]
     assert [event.step for event in started] == [1, 51]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    curves = Curves(tmp_path, 100.0)
+
+    def full(data):
+        raise tf.errors.ResourceExhaustedError(None, None, "events.out.tfevents; No space left on device")
+
+    monkeypatch.setattr(curves, "_writer", type("Full", (), {"write": staticmethod(full)}))
+    with pytest.raises(OSError, match="No space left") as refused:
+        curves.add(25, 101.0, {"g_l1": 0.5})
+    assert (refused.value.errno, Path(refused.value.filename)) == (errno.ENOSPC, tmp_path)

@@ -96,14 +96,25 @@ def test_empty_and_missing_folders_are_named(tmp_path):
         find_photos([tmp_path / "absent"])
 
 
-def test_the_image_colorization_sets_arrays_are_paired(tmp_path):
+def test_a_file_in_place_of_a_folder_is_told_so(folder):
+    with pytest.raises(PhotosError, match=r"00\.jpg is a file\. PHOTOS is a folder"):
+        find_photos([folder / "blues" / "00.jpg"])
+
+
+def array_set(folder):
+    """The Image Colorization set with three pictures; returns them."""
     rgb = np.stack([cv2.GaussianBlur(picture(hue, 224, 224), (0, 0), 9) for hue in (0, 60, 120)])
     lab = np.stack([cv2.cvtColor(p, cv2.COLOR_RGB2Lab) for p in rgb])
-    (tmp_path / "l").mkdir()
-    (tmp_path / "ab" / "ab").mkdir(parents=True)
-    np.save(tmp_path / "l" / "gray_scale.npy", lab[..., 0])
-    np.save(tmp_path / "ab" / "ab" / "ab1.npy", lab[:2, ..., 1:])
-    np.save(tmp_path / "ab" / "ab" / "ab2.npy", lab[2:, ..., 1:])
+    (folder / "l").mkdir()
+    (folder / "ab" / "ab").mkdir(parents=True)
+    np.save(folder / "l" / "gray_scale.npy", lab[..., 0])
+    np.save(folder / "ab" / "ab" / "ab1.npy", lab[:2, ..., 1:])
+    np.save(folder / "ab" / "ab" / "ab2.npy", lab[2:, ..., 1:])
+    return rgb
+
+
+def test_the_image_colorization_sets_arrays_are_paired(tmp_path):
+    rgb = array_set(tmp_path)
     photos = find_photos([tmp_path])
     assert len(photos) == 3
     for photo, truth in zip(photos, rgb, strict=True):
@@ -114,6 +125,75 @@ def test_an_array_set_without_colours_is_named(tmp_path):
     np.save(tmp_path / "gray_scale.npy", np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(PhotosError, match="ab1"):
         find_photos([tmp_path])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize("name", ["l/gray_scale.npy", "ab/ab/ab1.npy"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        cut,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"PK\x03\x04 no array"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"{'descr'", b"{'descr(", 1)),
+        lambda path: np.save(path, np.array([None, {}]), allow_pickle=True),
+        lambda path: np.save(path, np.zeros(3, np.uint8)),
+        lambda path: np.save(path, np.zeros((3, 224, 224, 5), np.uint8)),
+        lambda path: np.save(path, np.zeros((3, 224, 224, 2), "datetime64[s]")),
+    ],
+    ids=["cut", "empty", "a zip", "header", "objects", "one axis", "five channels", "times"],
+)
+def test_an_array_that_is_torn_or_none_of_the_set_is_named(tmp_path, name, spoil):
+    array_set(tmp_path)
+    (photo,) = find_photos([tmp_path])[:1]
+    spoil(tmp_path / name)
+    with pytest.raises(PhotosError, match=name.rpartition("/")[2]):
+        find_photos([tmp_path])
+    with pytest.raises(PhotosError, match=name.rpartition("/")[2]):
+        decode(photo)
+
+
+def test_colours_of_another_size_are_named(tmp_path):
+    array_set(tmp_path)
+    np.save(tmp_path / "ab" / "ab" / "ab2.npy", np.zeros((1, 112, 100, 2), np.uint8))
+    with pytest.raises(PhotosError, match=r"ab2\.npy holds pictures of 100x112 px, and .*gray_scale\.npy of 224"):
+        find_photos([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda index, pixels: cut(index),
+        lambda index, pixels: index.write_bytes(b""),
+        lambda index, pixels: np.savez(index, text=np.frombuffer(b"{}", np.uint8)),
+        lambda index, pixels: pixels.unlink(),
+        lambda index, pixels: cut(pixels),
+        lambda index, pixels: pixels.write_bytes(b""),
+    ],
+    ids=["index cut", "index empty", "index of something else", "no pixels", "pixels cut", "pixels empty"],
+)
+def test_a_broken_cache_is_made_anew(folder, tmp_path, pack, caplog, spoil):
+    before = [pack.photo(i).copy() for i in range(len(pack))]
+    index, pixels = (next((tmp_path / "cache").glob(f"*.{kind}")) for kind in ("npz", "u8"))
+    spoil(index, pixels)
+    again = pack_photos(find_photos([folder]), tmp_path / "cache", 50, 15.0)
+    assert again.names == pack.names
+    for number, photo in enumerate(before):
+        np.testing.assert_array_equal(again.photo(number), photo)
+    assert "is broken and made anew" in caplog.text and str(index) in caplog.text
+    caplog.clear()
+    pack_photos(find_photos([folder]), tmp_path / "cache", 50, 15.0)
+    assert not caplog.text
+
+
+def test_a_run_that_maps_the_cache_keeps_it_while_another_makes_it_anew(folder, tmp_path, pack):
+    mapped = next((tmp_path / "cache").glob("*.u8")).stat().st_ino
+    next((tmp_path / "cache").glob("*.npz")).unlink()
+    pack_photos(find_photos([folder]), tmp_path / "cache", 50, 15.0)
+    assert next((tmp_path / "cache").glob("*.u8")).stat().st_ino != mapped  # still open, so never given out again
 
 
 def test_corrupt_gray_and_tiny_photos_are_left_out_by_name(folder, tmp_path):
