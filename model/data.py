@@ -71,6 +71,14 @@ class Batches:
         return light, colour
 
 
+def whole_photos(pack: Pack, indices: np.ndarray, count: int, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` photos, spread evenly over the indices, as they are: no crop, mirror or film; as `Batches.at`."""
+    some = indices[np.unique(np.linspace(0, len(indices) - 1, count).round().astype(int))]
+    squares = [resized(pack.photo(int(i)), size_px).astype(np.float32) / 255 for i in some]
+    pairs = [light_and_colour(square) for square in squares]
+    return np.stack([light for light, _ in pairs]), np.stack([colour for _, colour in pairs])
+
+
 def _cut(rgb: np.ndarray, sampling: Sampling, random: np.random.Generator) -> np.ndarray:
     """The whole photo, or a crop of random size, place and shape (side ratio up to 1.22)."""
     if random.random() < sampling.whole_share:

@@ -40,7 +40,7 @@ def write_sheet(path: Path, rows: Sequence[Sequence[np.ndarray]], labels: Sequen
 
 
 def training_sheet(path: Path, light: np.ndarray, ours: np.ndarray, truth: np.ndarray) -> None:
-    """A sample grid of a training batch.
+    """A sample grid of a training run.
 
     Args:
         path: the PNG.

@@ -15,7 +15,7 @@ from model.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from model.config import Phase, Preset
 from model.config import preset as preset_named
 from model.curves import Curves
-from model.data import Batches
+from model.data import Batches, whole_photos
 from model.encoder import load_encoder, published_weights
 from model.gan import LOSSES, Adversaries, Step
 from model.history import History
@@ -32,6 +32,8 @@ from model.weights_file import WeightsFileError, read_weights, write_weights
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 25
+#: photos of a sample grid, and their side
+SHOWN, SHOWN_PX = 8, 128
 
 
 class TrainingError(RuntimeError):
@@ -120,7 +122,9 @@ def train(
         _start(players, start, start_discriminator)
         write_config(run, pack, len(learned), start)
     folder = curves or output / "tensorboard"
-    _train_phases(run, players, Batches(pack, learned, recipe.sampling, recipe.batch, seed), folder, progress)
+    batches = Batches(pack, learned, recipe.sampling, recipe.batch, seed)
+    grids = _Grids(output / "samples", *whole_photos(pack, held if len(held) else learned, SHOWN, SHOWN_PX))
+    _train_phases(run, players, batches, grids, folder, progress)
     return _finish(run, players, pack, held, folder)
 
 
@@ -162,23 +166,40 @@ def _resume(run: Run, players: Adversaries) -> bool:
     return True
 
 
+@dataclasses.dataclass(frozen=True)
+class _Grids:
+    """Sample grids of the same photos all along, which the net never learns from where there are such."""
+
+    folder: Path
+    light: np.ndarray
+    colour: np.ndarray
+
+    def draw(self, run: Run, players: Adversaries, curves: Curves) -> None:
+        """Write what the mean of the generator makes of them now."""
+        self.folder.mkdir(exist_ok=True)
+        with players.averaged():
+            ours = np.asarray(players.generator(self.light, training=False))
+        grid = self.folder / f"step_{run.step:07d}.png"
+        training_sheet(grid, self.light, ours, self.colour)
+        curves.add_picture(run.step, time.time(), "gray, ours, truth", grid.read_bytes())
+
+
 def _train_phases(
-    run: Run, players: Adversaries, batches: Batches, folder: Path, progress: Callable[[Progress], None]
+    run: Run, players: Adversaries, batches: Batches, grids: _Grids, folder: Path, progress: Callable[[Progress], None]
 ) -> None:
     """All that is left of the phases; the curves go into the folder."""
     History(run.output / "history.csv").rewind(run.step)
     curves = Curves(folder, time.time(), run.step)
     while run.phase < len(run.preset.phases):
-        _train_phase(run, players, batches, curves, progress)
+        _train_phase(batches, _Listeners(run, players, grids, curves, progress))
 
 
-def _train_phase(
-    run: Run, players: Adversaries, batches: Batches, curves: Curves, progress: Callable[[Progress], None]
-) -> None:
+def _train_phase(batches: Batches, told: "_Listeners") -> None:
+    run, players = told.run, told.players
     phase = run.preset.phases[run.phase]
-    _take_steps(run, phase, _begun(run, players, phase), batches, _Listeners(run, players, batches, curves, progress))
+    _take_steps(run, phase, _begun(run, players, phase), batches, told)
     run.phase, run.phase_step = run.phase + 1, 0
-    _checkpoint(run, players, batches, curves)
+    told.checkpoint()
     with players.averaged():
         write_weights(players.generator, run.output / f"generator_{phase.name}.npz")
 
@@ -200,14 +221,19 @@ class _Listeners:
 
     run: Run
     players: Adversaries
-    batches: Batches
+    grids: _Grids
     curves: Curves
     progress: Callable[[Progress], None]
 
     def __call__(self, phase: Phase, losses: list[tf.Tensor], clock: Clock, pace: dict[str, float]) -> None:
         self.progress(_log(self.run, phase, losses, clock, self.curves, pace))
         if clock.checkpoint_due():
-            _checkpoint(self.run, self.players, self.batches, self.curves)
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Save where the run is, and how it looks."""
+        save_checkpoint(self.run.output / "checkpoints", self.players.state(), self.run.record())
+        self.grids.draw(self.run, self.players, self.curves)
 
 
 def _take_steps(run: Run, phase: Phase, step: Step, batches: Batches, told: _Listeners) -> None:
@@ -246,18 +272,6 @@ def _log(
     curves.add(run.step, time.time(), named | pace | {"images_s": speed})
     eta_s = run.elapsed_s * (1 - fraction) / max(fraction, 1e-6)
     return Progress(phase=phase.name, step=run.step, fraction=fraction, images_s=speed, eta_s=eta_s, losses=named)
-
-
-def _checkpoint(run: Run, players: Adversaries, batches: Batches, curves: Curves) -> None:
-    save_checkpoint(run.output / "checkpoints", players.state(), run.record())
-    folder = run.output / "samples"
-    folder.mkdir(exist_ok=True)
-    light, colour = batches.at(0, 128)
-    with players.averaged():
-        ours = np.asarray(players.generator(light[:8], training=False))
-    grid = folder / f"step_{run.step:07d}.png"
-    training_sheet(grid, light[:8], ours, colour[:8])
-    curves.add_picture(run.step, time.time(), "gray, ours, truth", grid.read_bytes())
 
 
 def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray, curves: Path) -> TrainResult:

@@ -98,6 +98,39 @@ def test_a_short_run_learns_and_leaves_everything_behind(photos, tmp_path):
     assert again.steps == 250 and len(history(tmp_path)) == len(rows)
 
 
+def shown(folder: Path) -> list[list[np.ndarray]]:
+    """The gray and the true pictures of each sample grid, in their order: four rows of gray, ours, truth twice."""
+    grids = [cv2.imread(str(path))[..., ::-1].astype(np.float32) for path in sorted(folder.glob("*.png"))]
+    side = 128 + 4
+    return [
+        [
+            grid[side * y + 2 :][:128, side * x + 2 :][:, :128]
+            for y in range(grid.shape[0] // side)
+            for x in (0, 2, 3, 5)
+        ]
+        for grid in grids
+    ]
+
+
+def test_sample_grids_show_photos_held_out_and_the_same_all_along(photos, tmp_path):
+    """Rarely a photo is learned from as it is; these are, squashed to a square, without film."""
+    aged = dataclasses.replace(TINY, sampling=Sampling(film_share=1.0))
+    train([photos], tmp_path / "some", preset=aged, steps=10, seed=1)
+    train([photos], tmp_path / "source", preset=aged, steps=1, seed=1, holdout_sources=["coffee"])
+    train([photos], tmp_path / "none", preset=dataclasses.replace(aged, holdout_photos=0), steps=1, seed=1)
+    for run, pictures in (("some", 4), ("source", 6), ("none", 8)):
+        first, *others = shown(tmp_path / run / "samples")
+        assert all(np.array_equal(a, b) for grid in others for a, b in zip(first, grid, strict=True))
+        assert len(first) == 2 * pictures
+    everything = {p: cv2.resize(cv2.imread(str(p))[..., ::-1], (128, 128), interpolation=cv2.INTER_AREA)
+                  for p in photos.glob("*/*.png")}  # fmt: skip
+    for run, sources in (("some", {"astronaut", "chelsea", "coffee", "rocket"}), ("source", {"coffee"})):
+        for truth in shown(tmp_path / run / "samples")[0][1::2]:
+            near = min(everything, key=lambda p: np.abs(everything[p] - truth).mean())
+            assert np.abs(everything[near] - truth).mean() < 6 and near.parent.name in sources
+            sources = sources if run == "source" else sources - {near.parent.name}
+
+
 @pytest.fixture(scope="module")
 def whole(photos, tmp_path_factory) -> Path:
     """A run of 100 steps that nobody stopped, its decoded photos in `cache`."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.config import AB_RANGE, Sampling
-from model.data import Batches, light_and_colour, photo_weights
+from model.data import Batches, light_and_colour, photo_weights, resized, whole_photos
 from model.film import age, film_lightness
 from model.holdout import split_holdout
 from model.pack import pack_photos
@@ -311,6 +311,17 @@ def test_film_ages_the_light_and_leaves_the_colour_to_learn_alone(pack):
         np.testing.assert_array_equal(old_colour, colour)
         changed += not np.allclose(old_light, light, atol=0.01)
     assert changed >= 15
+
+
+def test_whole_photos_are_spread_over_the_indices_and_left_as_they_are(pack):
+    indices = np.arange(len(pack))[::-1]
+    light, colour = whole_photos(pack, indices, 3, 32)
+    assert (light.shape, colour.shape) == ((3, 32, 32, 1), (3, 16, 16, 2))
+    for number, index in enumerate((15, 7, 0)):
+        known = light_and_colour(resized(pack.photo(index), 32).astype(np.float32) / 255)
+        np.testing.assert_array_equal(light[number], known[0])
+        np.testing.assert_array_equal(colour[number], known[1])
+    assert len(whole_photos(pack, indices[:2], 8, 32)[0]) == 2
 
 
 class Film:
