@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from model.config import AB_RANGE, Sampling
+from model.device import cores
 from model.film import age, film_lightness
 from model.pack import Pack
 from model.rarity import rarity_table
@@ -46,7 +47,7 @@ class Batches:
         return np.stack([light for light, _ in pairs]), np.stack([colour for _, colour in pairs])
 
     def dataset(self, first_step: int, size_px: int) -> tf.data.Dataset:
-        """Endless batches from `first_step` on, made ahead of the training step."""
+        """Endless batches from `first_step` on, in their order, made ahead of the training step on all cores."""
 
         def draw(step: Any) -> tuple[np.ndarray, np.ndarray]:
             return self.at(int(step), size_px)
@@ -58,7 +59,7 @@ class Batches:
             return light, colour
 
         steps = tf.data.Dataset.counter(first_step)
-        return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return steps.map(batch, num_parallel_calls=cores(), deterministic=True).prefetch(4)
 
     def _example(self, index: int, size_px: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         rgb = _cut(self._pack.photo(int(self._indices[index])), self._sampling, random)

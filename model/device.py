@@ -1,5 +1,7 @@
-"""Where the net computes: chosen once per process, before TensorFlow touches a GPU."""
+"""Where the net computes: chosen once per process, before TensorFlow touches a GPU; and how many cores there are."""
 
+import os
+from collections.abc import Callable
 from typing import Literal
 
 import tensorflow as tf
@@ -28,3 +30,11 @@ def choose(device: Literal["auto", "cpu", "gpu"]) -> None:
         return
     for gpu in found:
         tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def cores() -> int:
+    """How many cores this process may use, which on a shared machine may be fewer than there are; at least 1."""
+    told: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)  # of Python 3.13
+    if told is not None:
+        return told() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

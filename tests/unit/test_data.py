@@ -1,10 +1,13 @@
 import hashlib
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import model.data
 from model.config import AB_RANGE, Sampling
 from model.data import Batches, light_and_colour, photo_weights, resized, whole_photos
 from model.film import age, film_lightness
@@ -276,6 +279,25 @@ def test_batches_are_a_function_of_seed_and_step(pack):
     assert not np.array_equal(light, batches.at(8, 32)[0])
     ahead = [pair for pair, _ in zip(batches.dataset(6, 32).as_numpy_iterator(), range(2), strict=False)]
     np.testing.assert_array_equal(ahead[1][0], light)
+
+
+def test_batches_are_made_on_all_cores_and_come_in_their_order(pack, monkeypatch):
+    asked, really = [], tf.data.Dataset.map
+
+    def mapped(self, function, **options):
+        asked.append(options)
+        return really(self, function, **options)
+
+    def at(self, step, size_px):
+        time.sleep(0.03 * (step % 3 == 0))  # every third is late
+        return np.full((2, size_px, size_px, 1), step, np.float32), np.zeros((2, 16, 16, 2), np.float32)
+
+    monkeypatch.setattr(model.data, "cores", lambda: 7)
+    monkeypatch.setattr(tf.data.Dataset, "map", mapped)
+    monkeypatch.setattr(Batches, "at", at)
+    made = Batches(pack, np.arange(len(pack)), Sampling(), 2, seed=1).dataset(5, 32)
+    assert asked == [{"num_parallel_calls": 7, "deterministic": True}]
+    assert [int(light[0, 0, 0, 0]) for light, _ in made.take(12).as_numpy_iterator()] == list(range(5, 17))
 
 
 def two_sided(tmp_path):

@@ -1,5 +1,6 @@
 """Choosing a device, with TensorFlow's own answers replaced: no test host can be assumed to have a GPU."""
 
+import os
 from typing import Any
 
 import pytest
@@ -40,3 +41,17 @@ def test_cpu_hides_gpus(asked: dict[str, Any]) -> None:
 def test_gpu_where_there_is_none_is_an_error(asked: dict[str, Any]) -> None:
     with pytest.raises(device.DeviceError, match="no GPU"):
         device.choose("gpu")
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "process_cpu_count", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert device.cores() == 3
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 7, raising=False)
+    assert device.cores() == 7
+    monkeypatch.setattr(os, "process_cpu_count", lambda: None)
+    assert device.cores() == 1
+    monkeypatch.delattr(os, "process_cpu_count")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    assert device.cores() == 9
