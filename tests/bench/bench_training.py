@@ -78,7 +78,8 @@ def measure(recipe: "Preset", pack: "Pack", phases: list[str], seconds: float) -
         fed = images_s(lambda ahead=ahead: next(ahead), recipe.batch, seconds)
         del ahead  # it goes on in threads of its own, and would take the step's cores
         given = [tf.constant(array) for array in (*batches.at(0, phase.size_px), np.float32(phase.rate), np.float32(1))]
-        taken = images_s(lambda s=players.begin(phase), g=given: s(*g).numpy(), recipe.batch, seconds)
+        step = players.begin(phase)
+        taken = images_s(lambda step=step, given=given: step(*given).numpy(), recipe.batch, seconds)
         print(f"{phase.name:12s} {phase.size_px:4d} | {fed:15.1f} | {taken:12.1f} | {fed / taken:5.2f}", flush=True)
 
 

