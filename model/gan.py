@@ -5,7 +5,7 @@ Letters in shapes: B batch, S side of the square picture. Light is L*/50 - 1 `[B
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -95,6 +95,27 @@ class Adversaries:
         finally:
             for variable, value in zip(self.generator.weights, now, strict=True):
                 variable.assign(value)
+
+    def settle(self, phase: Phase, lights: Iterable[np.ndarray]) -> None:
+        """Take the normalisation's running statistics anew for the weights as they are (Izmailov et al. 2018, §3.2).
+
+        A running mean of weights has none of its own, and after a few hundred steps those of training still lag behind.
+
+        Args:
+            phase: the last one; an encoder that stood still in it keeps its statistics.
+            lights: batches of light `[B, S, S, 1]`, each with equal weight.
+        """
+        for layer in encoder_layers(self.generator):
+            layer.trainable = phase.encoder_rate > 0
+        kinds = keras.layers.BatchNormalization
+        settled = [layer for layer in self.generator.layers if isinstance(layer, kinds) and layer.trainable]
+        momenta = [layer.momentum for layer in settled]
+        for count, light in enumerate(lights):
+            for layer in settled:
+                layer.momentum = count / (count + 1)
+            self.generator(light, training=True)
+        for layer, momentum in zip(settled, momenta, strict=True):
+            layer.momentum = momentum
 
     def begin(self, phase: Phase) -> Step:
         """Forget Adam's moments of the generator and compile the phase's step.

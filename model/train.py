@@ -32,6 +32,8 @@ from model.weights_file import WeightsFileError, read_weights, write_weights
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_STEPS = 25
+#: batches over which the finished generator's running statistics are taken
+SETTLING_BATCHES = 24
 #: photos of a sample grid, and their side
 SHOWN, SHOWN_PX = 8, 128
 
@@ -125,7 +127,7 @@ def train(
     batches = Batches(pack, learned, recipe.sampling, recipe.batch, seed)
     grids = _Grids(output / "samples", *whole_photos(pack, held if len(held) else learned, SHOWN, SHOWN_PX))
     _train_phases(run, players, batches, grids, folder, progress)
-    return _finish(run, players, pack, held, folder)
+    return _finish(run, players, batches, pack, held, folder)
 
 
 def _packed(photos: Sequence[Photo], cache: Path, preset: Preset, progress: Callable[[Progress], None]) -> Pack:
@@ -274,8 +276,12 @@ def _log(
     return Progress(phase=phase.name, step=run.step, fraction=fraction, images_s=speed, eta_s=eta_s, losses=named)
 
 
-def _finish(run: Run, players: Adversaries, pack: Pack, held: np.ndarray, curves: Path) -> TrainResult:
+def _finish(
+    run: Run, players: Adversaries, batches: Batches, pack: Pack, held: np.ndarray, curves: Path
+) -> TrainResult:
     players.take_average()
+    last = run.preset.phases[-1]
+    players.settle(last, (batches.at(number, last.size_px)[0] for number in range(SETTLING_BATCHES)))
     weights = run.output / "generator.npz"
     write_weights(players.generator, weights)
     write_weights(players.discriminator, run.output / "discriminator.npz")

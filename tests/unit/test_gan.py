@@ -6,6 +6,7 @@ import tensorflow as tf
 from model.checkpoints import load_checkpoint, save_checkpoint
 from model.config import Architecture, Phase, Preset
 from model.gan import LOSSES, Adversaries
+from model.networks import encoder_layers
 
 SMALL = Preset(
     name="small",
@@ -123,3 +124,20 @@ def test_a_checkpoint_brings_everything_back_and_survives_a_torn_successor(playe
     save_checkpoint(tmp_path, players.state(), {"step": 3})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["LATEST", "step_0000003.npz"]
     assert load_checkpoint(tmp_path / "absent") is None
+
+
+def test_settled_statistics_are_those_of_the_batches(players):
+    light, _ = batch()
+    behind = copies(players.generator.weights)
+    players.settle(phase("l1"), [light, light])
+    settled = np.asarray(players.generator(light, training=False))
+    np.testing.assert_allclose(settled, np.asarray(players.generator(light, training=True)), atol=1e-3)
+    assert any(moved(behind, players.generator.weights))
+    assert all(layer.momentum == 0.99 for layer in players.generator.layers if hasattr(layer, "momentum"))
+
+
+def test_an_encoder_that_stood_still_keeps_its_statistics(players):
+    inside = [w for layer in encoder_layers(players.generator) for w in layer.weights]
+    before = copies(inside)
+    players.settle(phase("adversarial", encoder_rate=0.0), [batch()[0]])
+    assert not any(moved(before, inside))
