@@ -26,7 +26,7 @@ ASKS = [
     ["colorize", "a.tif", "--output", "out"], ["verify", "--all"], ["models", "list"], ["models", "rollback"],
     ["recolor", "--dry-run"], ["curated", "list"], ["curated", "show", "1"], ["curated", "accept", "1"],
     ["curated", "reject", "1"], ["curated", "stats"], ["retrain"], ["retrain", "--now"], ["watch"], ["worker"],
-    ["trainer"], ["migrate"],
+    ["trainer"], ["migrate"], ["roots", "accept", "r"],
 ]  # fmt: skip
 ASKS_NOTHING = {"train", "evaluate", "selftest", "beat", "config"}
 TELLS_AS_A_FINDING = {"health", "doctor"}

@@ -23,6 +23,9 @@ from worker.learning_tables import CuratedPhoto, CuratedState, RunState, Trainin
 from worker.settings import CURATED_ROOT, Settings
 from worker.tables import FileState, Root, RootState
 
+#: several short trainings each; a busy machine decides no test
+pytestmark = pytest.mark.timeout(600)
+
 PHOTOS = 60
 
 
