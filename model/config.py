@@ -1,12 +1,20 @@
 """Recipes as data: architecture, training phases, augmentation and sampling of each preset.
 
+Scores are R, LPIPS and chroma ratio as served, by `photochrom evaluate ../shared/eval/photos --lpips`; MODEL_CARD.md has
+them with intervals. Commands begin with `photochrom train PHOTOS --output DIR`.
+
 `default`: ImageNet encoder, L1 warm-up, critic pre-training, then GAN + 100·L1 with a ramp (anchored in pix2pix,
-Isola et al. 2017, and in DeOldify's short adversarial stage). Command: `photochrom train PHOTOS --output DIR`.
-`finetune`: the same objective from weights that exist: a short L1 stage at a small rate, then the adversarial stage.
+Isola et al. 2017, and in DeOldify's short adversarial stage). No option needed. After 87 minutes of two cores
+0.575, 0.179, 0.86, averaged with its L1 stage.
 `vivid`: after the L1 stages of `default` two that mind rare colours and how the picture looks to a frozen ImageNet
-encoder: 100·rarity-weighted L1 + 60·perceptual distance, then GAN beside these. Made the weights that ship.
-`adversarial`: the adversarial stage alone, the encoder frozen, from weights and discriminator that exist.
-`textbook`: a plain U-Net from scratch, GAN + 100·L1 from step 0. The scores of each stand in MODEL_CARD.md.
+encoder: 100·rarity-weighted L1 + 60·perceptual distance, then GAN beside these. `--preset vivid`. Made the weights that
+ship: after 100 minutes 0.579, 0.171, 0.85, averaged over its last two stages.
+`finetune`: the objective of `default` from weights that exist: a short L1 stage at a small rate, then the adversarial
+stage. `--preset finetune --start NPZ --start-discriminator NPZ`; scores like those of the weights it starts from.
+`adversarial`: the adversarial stage alone, the encoder frozen, from weights and discriminator that exist; options and
+scores likewise.
+`textbook`: a plain U-Net from scratch, GAN + 100·L1 from step 0. `--preset textbook`. After 11 minutes of one core
+0.287, 0.231, 0.69, where `default` reaches 0.553, 0.185, 0.91.
 """
 
 import dataclasses
