@@ -1,6 +1,6 @@
 """Recipes as data: architecture, training phases, augmentation and sampling of each preset.
 
-Scores are R, LPIPS and chroma ratio as served, by `photochrom evaluate ../shared/eval/photos --lpips`; MODEL_CARD.md has
+Scores are R, LPIPS, chroma ratio as served, by `photochrom evaluate ../shared/eval/photos --lpips`; MODEL_CARD.md has
 them with intervals. Commands begin with `photochrom train PHOTOS --output DIR`.
 
 `default`: ImageNet encoder, L1 warm-up, critic pre-training, then GAN + 100·L1 with a ramp (anchored in pix2pix,
