@@ -176,9 +176,8 @@ class EmbeddedBroker:
         """Whether the server ended within `STOP_S`; the lock is free when its last process is gone."""
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline:
-            if self._process is not None:
-                self._process.poll()  # reaps it
-            if not self._is_held():
+            ended = self._process is None or self._process.poll() is not None  # a dying one lets go of the lock first
+            if ended and not self._is_held():
                 return True
             time.sleep(0.02)
         return False

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def test_only_we_can_reach_it_and_stopping_leaves_nothing(state_dir: Path) -> No
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(BrokerUnavailable, match="photochrom up"):
         check_broker(Settings(state_dir=state_dir))
+
+
+def test_a_server_that_let_go_of_its_lock_but_still_dies_is_waited_for(state_dir: Path) -> None:
+    embedded = EmbeddedBroker(state_dir)
+    embedded.start()
+    process = subprocess.Popen(["sleep", "0.3"])
+    serving, embedded._process = embedded._process, process
+    assert serving is not None
+    serving.kill()
+    serving.wait()
+    assert embedded._wait_gone()
+    assert process.returncode == 0
+    assert not Path(f"/proc/{process.pid}").exists()
 
 
 def test_an_orphan_is_adopted_not_doubled(state_dir: Path) -> None:
