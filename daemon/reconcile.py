@@ -13,10 +13,9 @@ from sqlalchemy.orm import Session
 
 from daemon import intake, scan
 from daemon.stability import RetryClock, StabilityTracker
-from worker import curated, fault, files, jobs, versions
+from worker import curated, fault, files, jobs, mounts, versions
 from worker.db import Database
 from worker.errors import JobMoved
-from worker.mounts import mounts_below
 from worker.tables import FileState, SourceFile
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,6 @@ class Reconciler:
         self.tracker = StabilityTracker(settle_s)
         self._unread = RetryClock[files.Stamp]()  # files that could not be read
         self._unlisted = RetryClock[bool]()  # folders that could not be listed (True), or something in them looked at
-        self._shares: set[bytes] = set()  # folders below the root that other file systems are, or were, mounted on
 
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
         """A complete look at the root; what settles meanwhile is taken meanwhile.
@@ -74,7 +72,7 @@ class Reconciler:
             is recorded as blocked.
         """
         began_s, count = time.monotonic(), 0
-        self._shares.update(mounts_below(Path(os.fsdecode(self.path))))
+        self._note_shares()
         for listing in scan.walk(self.path):
             if not go_on() or listing.gone:
                 return False
@@ -152,6 +150,18 @@ class Reconciler:
         ]
         return [] if gone and self._is_away(listing.directory) else gone
 
+    def _note_shares(self) -> None:
+        """Record what is mounted below the root, before a file on it is: where it was, an empty folder proves nothing.
+
+        It is never taken back: a mount point that is removed or used is none, whatever the record says.
+        """
+        there = set(mounts.mounts_below(Path(os.fsdecode(self.path))))
+        with self.database.reading() as session:
+            known = files.shares_of(session, self.name)
+        if not there <= known:
+            with self.database.writing() as session:
+                files.note_shares(session, self.name, there)
+
     def _blocked(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> dict[bytes, str]:
         """What has to be recorded as blocked: path below the root → why. What has a job already keeps its state."""
         blocked = {
@@ -168,18 +178,9 @@ class Reconciler:
 
     def _is_away(self, directory: bytes) -> bool:
         """Whether it lay on a share that is not mounted now: the empty folder beneath proves nothing."""
-        above = [share for share in self._shares if directory == share or directory.startswith(share + b"/")]
-        there = mounts_below(Path(os.fsdecode(self.path))) if above else {}
-        return any(share not in there and self._is_empty(share) for share in above)
-
-    def _is_empty(self, directory: bytes) -> bool:
-        try:
-            with os.scandir(os.path.join(self.path, directory)) as entries:
-                return next(entries, None) is None
-        except (FileNotFoundError, NotADirectoryError):
-            return False  # nothing can be mounted there again: gone for certain
-        except OSError:
-            return True
+        with self.database.reading() as session:
+            shares = files.shares_of(session, self.name)
+        return mounts.share_away(self.path, directory, shares) is not None
 
     def _observe(self, path: bytes, stamp: files.Stamp, row: files.Known | None) -> bool:
         """Let a file settle if it has to; True when the record must change for that."""

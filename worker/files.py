@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
@@ -20,6 +20,8 @@ PAGE: Final = 1000
 ROOT_LEASE_S: Final = 20.0
 #: where the record keeps the identity of a folder that was not taken for the recorded one
 _REFUSED: Final = "refused"
+#: and where the folders below a root that file systems are, or were, mounted on
+_SHARES: Final = "shares"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,12 @@ def watch_root(
             f"`photochrom roots accept {shlex.quote(name)}`."
         )
     else:
-        root.state, root.reason, root.identity = RootState.ONLINE, trouble, json.dumps(identity, sort_keys=True)
+        kept = {_SHARES: recorded[_SHARES]} if _SHARES in recorded else {}
+        root.state, root.reason, root.identity = (
+            RootState.ONLINE,
+            trouble,
+            json.dumps({**identity, **kept}, sort_keys=True),
+        )
         root.path, root.output, root.mode, root.fs_type = path, output, mode, fs_type
     return root
 
@@ -113,6 +120,19 @@ def accept_root(session: Session, name: str) -> bool:
     root.identity = json.dumps(refused, sort_keys=True)
     root.reason = "It was accepted as it is now; the watcher takes it up within seconds."
     return True
+
+
+def shares_of(session: Session, name: str) -> set[bytes]:
+    """The folders below a root that file systems are, or were, mounted on."""
+    identity = session.scalar(sa.select(Root.identity).where(Root.name == name))
+    return {os.fsencode(share) for share in json.loads(identity or "{}").get(_SHARES, [])}
+
+
+def note_shares(session: Session, name: str, there: Collection[bytes]) -> None:
+    """Add to them, in a writing session."""
+    root = session.get_one(Root, name, with_for_update=True)
+    known = shares_of(session, name) | set(there)
+    root.identity = json.dumps({**json.loads(root.identity), _SHARES: sorted(map(os.fsdecode, known))}, sort_keys=True)
 
 
 def release_roots(session: Session, watcher: str) -> None:

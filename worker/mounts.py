@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,31 @@ def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, str]:
     real = os.path.realpath(path)
     below = [mount for mount in parse_mounts(mountinfo) if mount.point != real and is_within(mount.point, real)]
     return {os.fsencode(os.path.relpath(mount.point, real)): mount.mount_id for mount in below}
+
+
+def share_away(root: bytes, path: bytes, shares: Collection[bytes]) -> bytes | None:
+    """The share that a path lies on when that is not mounted now, so that the absence of the path means nothing.
+
+    A mount point that is no longer there, or has something in it, is taken for an ordinary folder.
+
+    Args:
+        root: the watched folder.
+        path: below it.
+        shares: folders below it that file systems were mounted on.
+    """
+    above = [share for share in shares if path == share or path.startswith(share + b"/")]
+    there = mounts_below(Path(os.fsdecode(root))) if above else {}
+    return next((share for share in above if share not in there and _is_empty(os.path.join(root, share))), None)
+
+
+def _is_empty(folder: bytes) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # nothing can be mounted there again: gone for certain
+    except OSError:
+        return True
 
 
 def same_share(one: Mount, other: Mount) -> bool:

@@ -29,8 +29,10 @@ from worker.errors import (
     ScanUnreadable,
     ScanVanished,
 )
+from worker.files import shares_of
 from worker.identity import is_recorded_here
 from worker.meanings import from_exception, from_os_error
+from worker.mounts import share_away
 from worker.overview import database_time
 from worker.policy import policy_for
 from worker.serving import Serving
@@ -135,7 +137,10 @@ def _settle(bench: Bench, job: Job) -> None:
 def _missing(bench: Bench, job: Job, error: ScanVanished) -> PhotochromError:
     """What a missing file means: it has vanished only when it was missing before too, in the folder of the record."""
     with bench.database.reading() as session:
-        root = session.get_one(Root, job.root)
+        root, shares = session.get_one(Root, job.root), shares_of(session, job.root)
+    if (share := share_away(root.path, job.path, shares)) is not None:
+        away = display(absolute(root.path, share))
+        return ScanUnreadable(f"{away} is not mounted. Mount it; the job goes on by itself.")
     if not is_recorded_here(bench.database, root):
         return ScanUnreadable(
             f"The folder {display(root.path)} is not the one of the record. {root.reason or 'Mount it on this host.'} "

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from daemon import intake, reconcile, scan
 from daemon.events import Hints
 from daemon.reconcile import Reconciler
-from worker import files, jobs
+from worker import files, jobs, mounts
 from worker.db import Database
 from worker.errors import ScanVanished
 from worker.overview import blocked_files
@@ -35,12 +35,16 @@ class Folder:
         self.now_s = 0.0
         self.tried: list[str] = []
         self.database, self.path = database, path
-        with database.writing() as session:
+        self.start_again()
+
+    def start_again(self) -> None:
+        """As a watcher begins: it knows what the record knows."""
+        with self.database.writing() as session:
             files.watch_root(
-                session, name="r", path=bytes(path), output=b"/out", mode="scan", fs_type="ext4", identity={},
+                session, name="r", path=bytes(self.path), output=b"/out", mode="scan", fs_type="ext4", identity={},
                 watcher="me", lease_s=60,
             )  # fmt: skip
-        self.reconciler = Reconciler(database, "r", bytes(path), QUIET_S, priority=3)
+        self.reconciler = Reconciler(self.database, "r", bytes(self.path), QUIET_S, priority=3)
 
     def put(self, name: str | bytes, content: bytes | None = None) -> Path:
         path = self.path / os.fsdecode(name)
@@ -410,11 +414,12 @@ def test_a_root_that_is_gone_loses_nothing(folder: Folder, tmp_path: Path) -> No
     assert folder.states() == {"a/x.png": "submitted"}
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 def test_a_share_below_the_root_that_is_unmounted_loses_nothing(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, restarted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = {b"share": "31"}
-    monkeypatch.setattr(reconcile, "mounts_below", lambda path: mounted)
+    monkeypatch.setattr(mounts, "mounts_below", lambda path: mounted)
     inside, beside = folder.put("share/box/a.png"), folder.put("sharealike/b.png")
     folder.look()
     stored = folder.path.with_name("stored")
@@ -422,6 +427,8 @@ def test_a_share_below_the_root_that_is_unmounted_loses_nothing(
     (folder.path / "share").mkdir()  # what a mount point looks like when nothing is mounted there
     beside.unlink()
     mounted.clear()
+    if restarted:
+        folder.start_again()
     folder.look()
     assert folder.states() == {"share/box/a.png": "submitted", "sharealike/b.png": "vanished"}
     (folder.path / "share").rmdir()
@@ -436,7 +443,7 @@ def test_a_mount_point_that_is_removed_or_used_is_one_no_longer(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted = {b"one": "31", b"two": "32"}
-    monkeypatch.setattr(reconcile, "mounts_below", lambda path: mounted)
+    monkeypatch.setattr(mounts, "mounts_below", lambda path: mounted)
     for share in ("one", "two"):
         folder.put(f"{share}/a.png")
     folder.look()

@@ -15,7 +15,7 @@ from rows_made import source_file
 
 from daemon.cli import main
 from daemon.watch import Watcher
-from worker import identity, pipeline
+from worker import files, identity, pipeline
 from worker.db import Database
 from worker.errors import ScanUnreadable, ScanVanished
 from worker.settings import Settings
@@ -202,3 +202,21 @@ def test_a_job_ends_as_vanished_only_in_the_folder_of_the_record(place: Place) -
     place.hold()
     told = pipeline._missing(bench, job, error)
     assert isinstance(told, ScanUnreadable) and "photochrom roots accept" in str(told)
+
+
+def test_a_job_waits_for_a_share_below_the_root_that_is_not_mounted(place: Place) -> None:
+    """Its folder is there, and empty: that is what a mount point looks like."""
+    place.hold()
+    with place.database.writing() as session:
+        files.note_shares(session, str(place.inbox), {b"box"})
+    place.hold()  # which renews the rest of what is known of the root
+    job = Job(root=str(place.inbox), path=b"box/0.tif", error_class="missing")
+    bench: Any = types.SimpleNamespace(database=place.database)
+    error = ScanVanished("It was gone when its turn came.")
+    (place.inbox / "box").rename(place.inbox.with_name("stored"))
+    assert pipeline._missing(bench, job, error) is error
+    (place.inbox / "box").mkdir()
+    told = pipeline._missing(bench, job, error)
+    assert isinstance(told, ScanUnreadable) and "box is not mounted" in str(told)
+    (place.inbox / "box" / "1.tif").touch()  # used as an ordinary folder
+    assert pipeline._missing(bench, job, error) is error
