@@ -1,5 +1,7 @@
 """Small versions of the generator for tests: a net of a few thousand weights, published like a real one."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import keras
@@ -11,13 +13,15 @@ from model.networks import build_generator
 from model.registry import Version, publish_version
 from model.weights_file import write_weights
 
-SMALL = {"kind": "plain_unet", "decoder_channels": [8] * 5, "plain_channels": [8] * 5}
+ARCHITECTURE = Architecture(kind="plain_unet", decoder_channels=(8,) * 5, plain_channels=(8,) * 5)
+#: as `config.json` has it
+SMALL = json.loads(json.dumps(dataclasses.asdict(ARCHITECTURE)))
 
 
 def make_version(parent: Path, name: str, *, seed: int = 0, tint: float = 0.0) -> Version:
     """A version of 64 px in `parent`/`name`; `tint` is added to the last layer's bias, so that colours differ."""
     keras.utils.set_random_seed(seed)
-    net = build_generator(Architecture(kind="plain_unet", decoder_channels=(8,) * 5, plain_channels=(8,) * 5))
+    net = build_generator(ARCHITECTURE)
     weights = net.get_weights()
     weights[-1] = weights[-1] + np.float32(tint)
     net.set_weights(weights)

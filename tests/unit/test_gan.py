@@ -2,30 +2,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from nets_made import FULL, SMALL, batch, phase
 
 from model.checkpoints import load_checkpoint, save_checkpoint
-from model.config import Architecture, Phase, Preset
 from model.gan import LOSSES, Adversaries
 from model.networks import encoder_layers
 
-SMALL = Preset(
-    name="small",
-    architecture=Architecture(kind="plain_unet", decoder_channels=(8,) * 5, plain_channels=(8,) * 5),
-    encoder_weights="none",
-    phases=(),
-    ema_decay=0.9,
-)
-RATE, FULL = tf.constant(2e-4), tf.constant(1.0)
-
-
-def batch():
-    random = np.random.default_rng(0)
-    light = random.uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
-    return tf.constant(light), tf.constant(np.full((2, 16, 16, 2), 0.2, np.float32))
-
-
-def phase(objective, **changes):
-    return Phase(name=objective, objective=objective, share=1.0, size_px=32, **changes)
+RATE = tf.constant(2e-4)
 
 
 @pytest.fixture

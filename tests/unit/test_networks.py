@@ -3,18 +3,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from versions_made import ARCHITECTURE
 
 from model.config import PRESETS, Architecture, ConfigError, architecture_from, preset
 from model.networks import build_discriminator, build_generator, encoder_layers
 from model.weights_file import WeightsFileError, blend_weights, read_weights, write_weights
 
-SMALL = Architecture(kind="plain_unet", decoder_channels=(8, 8, 8, 8, 8), plain_channels=(8, 8, 8, 8, 8))
 PROTOTYPE = Path(__file__).parents[2].parent / "shared" / "reference" / "prototype" / "generator.npz"
 
 
 def test_plain_generator_halves_the_side_and_stays_in_range():
     light = np.random.default_rng(0).uniform(-1, 1, (2, 64, 96, 1)).astype(np.float32)
-    colour = np.asarray(build_generator(SMALL)(light, training=False))
+    colour = np.asarray(build_generator(ARCHITECTURE)(light, training=False))
     assert colour.shape == (2, 32, 48, 2)
     assert np.abs(colour).max() <= 1
 
@@ -76,12 +76,12 @@ def test_presets_keep_the_stated_objective(recipe):
 
 
 def test_weights_file_round_trip_and_its_refusals(tmp_path):
-    first, second = build_generator(SMALL), build_generator(SMALL)
+    first, second = build_generator(ARCHITECTURE), build_generator(ARCHITECTURE)
     write_weights(first, tmp_path / "w.npz")
     read_weights(second, tmp_path / "w.npz")
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(a).astype(np.float16), np.asarray(b).astype(np.float16))
-    third = build_generator(SMALL)
+    third = build_generator(ARCHITECTURE)
     write_weights(third, tmp_path / "third.npz")
     blend_weights(second, tmp_path / "w.npz", tmp_path / "third.npz", 0.25)
     for a, b, c in zip(first.weights, third.weights, second.weights, strict=True):
@@ -96,7 +96,7 @@ def test_weights_file_round_trip_and_its_refusals(tmp_path):
 
 
 def test_weights_that_are_no_numbers_are_not_written(tmp_path):
-    net = build_generator(SMALL)
+    net = build_generator(ARCHITECTURE)
     net.weights[0].assign(np.full(net.weights[0].shape, np.nan))
     with pytest.raises(WeightsFileError, match="number"):
         write_weights(net, tmp_path / "w.npz")

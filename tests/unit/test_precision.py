@@ -4,29 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from nets_made import FULL, RATE, SMALL, batch, phase
 
 from model import precision
-from model.config import Architecture, Phase, Preset
 from model.gan import Adversaries
 from model.precision import LossScale, chosen
 from model.weights_file import read_weights, write_weights
-
-SMALL = Preset(
-    name="small",
-    architecture=Architecture(kind="plain_unet", decoder_channels=(8,) * 5, plain_channels=(8,) * 5),
-    encoder_weights="none",
-    phases=(),
-)
-RATE, FULL = tf.constant(2e-3), tf.constant(1.0)
-
-
-def batch():
-    light = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 1)).astype(np.float32)
-    return tf.constant(light), tf.constant(np.full((2, 16, 16, 2), 0.2, np.float32))
-
-
-def phase(objective):
-    return Phase(name=objective, objective=objective, share=1.0, size_px=32)
 
 
 def players(policy):

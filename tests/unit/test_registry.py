@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from versions_made import ARCHITECTURE, SMALL
 
-from model.config import Architecture
 from model.networks import build_discriminator, build_generator
 from model.registry import (
     SHIPPED,
@@ -18,12 +18,10 @@ from model.registry import (
 )
 from model.weights_file import write_weights
 
-SMALL = {"kind": "plain_unet", "decoder_channels": [8] * 5, "plain_channels": [8] * 5}
-
 
 @pytest.fixture
 def version(tmp_path):
-    net = build_generator(Architecture(kind="plain_unet", decoder_channels=(8,) * 5, plain_channels=(8,) * 5))
+    net = build_generator(ARCHITECTURE)
     write_weights(net, tmp_path / "g.npz")
     config = {"architecture": SMALL, "serve_size_px": 64, "flip_average": True}
     return publish_version(

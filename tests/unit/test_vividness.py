@@ -8,32 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from nets_made import FULL, RATE, SMALL, batch, phase
 from skimage.color import lab2rgb
 
 from model import encoder
-from model.config import AB_RANGE, PRESETS, Architecture, ConfigError, Phase, Preset
+from model.config import AB_RANGE, PRESETS, ConfigError
 from model.gan import LOSSES, Adversaries
 from model.pack import colour_histogram
 from model.rarity import HISTOGRAM_BINS, rarity_table
 from model.vividness import PerceptualDistance, PixelRarity, feature_distance, srgb_from_net
 
-SMALL = Preset(
-    name="small",
-    architecture=Architecture(kind="plain_unet", decoder_channels=(8,) * 5, plain_channels=(8,) * 5),
-    encoder_weights="none",
-    phases=(),
-)
-RATE, FULL = tf.constant(2e-3), tf.constant(1.0)
-
 
 def with_terms(objective="adversarial", **terms):
-    phase = Phase(name=objective, objective=objective, share=1.0, size_px=32, **terms)
-    return dataclasses.replace(SMALL, phases=(phase,)), phase
-
-
-def batch(colour=0.2):
-    light = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 1)).astype(np.float32)
-    return tf.constant(light), tf.constant(np.full((2, 32, 32, 2), colour, np.float32))
+    only = phase(objective, **terms)
+    return dataclasses.replace(SMALL, phases=(only,)), only
 
 
 def test_the_table_of_rarity_against_hand_made_numbers():
@@ -111,7 +99,7 @@ def perceptual():
 
 
 def test_the_perceptual_distance_is_none_to_oneself_and_grows_with_the_colours_distance(perceptual):
-    light, truth = batch(0.1)
+    light, truth = batch(64, 0.1)
     far = [float(perceptual(light, truth + step, truth)) for step in (0.0, 0.1, 0.4)]
     assert far[0] == pytest.approx(0, abs=1e-6)
     assert 0 < far[1] < far[2] < 4
@@ -119,7 +107,7 @@ def test_the_perceptual_distance_is_none_to_oneself_and_grows_with_the_colours_d
 
 
 def test_each_stage_is_as_numpy_has_it(perceptual):
-    light, truth = batch(0.1)
+    light, truth = batch(64, 0.1)
     ours = truth * tf.constant([2.0, -1.0])
     half = np.array(light).reshape(2, 32, 2, 32, 2, 1).mean((2, 4))
     total = 0.0
@@ -131,7 +119,7 @@ def test_each_stage_is_as_numpy_has_it(perceptual):
 
 
 def test_only_the_generator_learns_from_the_perceptual_term(perceptual):
-    preset, phase = with_terms("l1", perceptual_weight=1000.0, pixel_rarity_power=0.5)
+    preset, stage = with_terms("l1", perceptual_weight=1000.0, pixel_rarity_power=0.5)
     keras.utils.set_random_seed(1)
     players = Adversaries(preset, common=np.full(HISTOGRAM_BINS**2, 1 / HISTOGRAM_BINS**2))
     frozen = players._perceptual.net
@@ -139,8 +127,8 @@ def test_only_the_generator_learns_from_the_perceptual_term(perceptual):
     judge = [np.array(v) for v in frozen.weights]
     critic = [np.array(v) for v in players.discriminator.weights]
     generator = [np.array(v) for v in players.generator.trainable_variables]
-    step = players.begin(phase)
-    losses = [dict(zip(LOSSES, step(*batch(), RATE, FULL).numpy(), strict=True)) for _ in range(6)]
+    step = players.begin(stage)
+    losses = [dict(zip(LOSSES, step(*batch(64), RATE, FULL).numpy(), strict=True)) for _ in range(6)]
     assert losses[-1]["g_perceptual"] < losses[0]["g_perceptual"]
     assert all((old == np.array(v)).all() for old, v in zip(judge, frozen.weights, strict=True))
     assert all((old == np.array(v)).all() for old, v in zip(critic, players.discriminator.weights, strict=True))
@@ -149,10 +137,10 @@ def test_only_the_generator_learns_from_the_perceptual_term(perceptual):
 
 
 def test_the_whole_objective_in_the_adversarial_stage(perceptual):
-    preset, phase = with_terms(perceptual_weight=20.0, pixel_rarity_power=0.5)
+    preset, stage = with_terms(perceptual_weight=20.0, pixel_rarity_power=0.5)
     keras.utils.set_random_seed(1)
     players = Adversaries(preset, common=np.random.default_rng(0).random(HISTOGRAM_BINS**2))
-    losses = dict(zip(LOSSES, players.begin(phase)(*batch(), RATE, FULL).numpy(), strict=True))
+    losses = dict(zip(LOSSES, players.begin(stage)(*batch(64), RATE, FULL).numpy(), strict=True))
     assert all(np.isfinite(value) and value > 0 for value in losses.values())
 
 
@@ -162,17 +150,16 @@ def test_without_terms_nothing_is_built_and_the_steps_are_the_same():
     keras.utils.set_random_seed(1)
     told = Adversaries(SMALL, common=np.ones(HISTOGRAM_BINS**2))
     assert plain._perceptual is None
-    _, phase = with_terms("adversarial")
     for players in (plain, told):
-        assert players.begin(phase)(*batch(), RATE, FULL).numpy()[LOSSES.index("g_perceptual")] == 0
+        assert players.begin(phase())(*batch(64), RATE, FULL).numpy()[LOSSES.index("g_perceptual")] == 0
     for one, other in zip(plain.generator.weights, told.generator.weights, strict=True):
         np.testing.assert_array_equal(np.array(one), np.array(other))
 
 
 def test_rare_colours_need_to_know_which_colours_are_common():
-    preset, phase = with_terms(pixel_rarity_power=0.5)
+    preset, stage = with_terms(pixel_rarity_power=0.5)
     with pytest.raises(ValueError, match="rare"):
-        Adversaries(preset).begin(phase)
+        Adversaries(preset).begin(stage)
 
 
 def test_the_perceptual_term_needs_imagenet_weights(monkeypatch):
