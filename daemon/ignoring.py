@@ -5,12 +5,17 @@ A slash at the end: directories only. A slash elsewhere: the pattern starts at t
 at any depth. `*` and `?` stop at slashes, `**` does not (gitignore(5)). An ignored directory is not looked into.
 """
 
+import codecs
 import dataclasses
+import errno
 import functools
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import Final
+
+from worker.tables import display
 
 NAME: Final = b".photochromignore"
 #: longer ones are read to here; nobody writes so many patterns
@@ -35,8 +40,8 @@ class Rule:
 
 
 def parse(content: bytes) -> list[Rule]:
-    """The rules of an ignore file, in order."""
-    return [rule for line in content.splitlines() if (rule := _rule(line))]
+    """The rules of an ignore file, in order. Nothing is a syntax error: what makes no sense fits nothing."""
+    return [rule for line in content.removeprefix(codecs.BOM_UTF8).splitlines() if (rule := _rule(line))]
 
 
 def _rule(line: bytes) -> Rule | None:
@@ -50,30 +55,72 @@ def _rule(line: bytes) -> Rule | None:
     pattern = pattern.rstrip(b"/")
     if not pattern:
         return None
-    anchored = b"/" in pattern
-    expression = _expression(pattern.lstrip(b"/"))
-    if not anchored:
-        expression = rb"(?:.*/)?" + expression
-    return Rule(text, re.compile(expression, re.DOTALL), directories_only, takes_back)
+    if b"/" not in pattern:
+        pattern = b"**/" + pattern
+    return Rule(text, re.compile(_expression(pattern.lstrip(b"/")), re.DOTALL), directories_only, takes_back)
 
 
-_TOKEN: Final = re.compile(rb"\*\*/|/\*\*\Z|\*\*|\*|\?|\[!?\]?[^\]/]*\]|\\.|.", re.DOTALL)
-_MEANING: Final = {b"**/": rb"(?:.*/)?", b"/**": rb"/.*", b"**": rb".*", b"*": rb"[^/]*", b"?": rb"[^/]"}
+#: `**` counts only as a whole part of a path
+_ANY_DEPTH: Final = re.compile(rb"(?:\A|(?<=/))\*\*(?:/\*\*)*(?:/|\Z)")
+_TOKEN: Final = re.compile(
+    rb"\*+|\?|\[[!^]?+(?:\]|\\.|\[:\w+:\]|[^\]/\\])(?:\\.|\[:\w+:\]|[^\]/\\])*\]|\\.|.", re.DOTALL
+)
+_MEMBER: Final = re.compile(rb"\[:(?P<named>\w+):\]|(?P<low>\\.|[^\\])-(?P<high>\\.|[^\\])|(?P<one>\\.|.)", re.DOTALL)
+_NAMED: Final = {
+    b"alnum": rb"0-9A-Za-z", b"alpha": rb"A-Za-z", b"blank": rb" \t", b"digit": rb"0-9", b"lower": rb"a-z",
+    b"space": rb"\s", b"upper": rb"A-Z", b"xdigit": rb"0-9A-Fa-f", b"punct": rb"!-/:-@\[-`{-~",
+}  # fmt: skip
 
 
 def _expression(pattern: bytes) -> bytes:
-    """A glob as a regular expression."""
-    parts = []
-    for token in _TOKEN.findall(pattern):
-        if token in _MEANING:
-            parts.append(_MEANING[token])
-        elif token.startswith(b"[") and len(token) > 2:
-            inside = token[1:-1].replace(b"\\", b"\\\\")
-            negated, inside = inside.startswith(b"!"), inside.removeprefix(b"!")
-            parts.append(b"[" + (b"^" if negated else b"") + re.sub(rb"([\[\]^])", rb"\\\1", inside) + b"]")
+    """A glob as a regular expression.
+
+    What stands before the last `*` or `**` is found at the first place where it fits, and that is not reconsidered
+    (`(?>…)`): another place could not do better, and trying all of them takes for ever with many stars.
+    """
+    first, *others = (b"/".join(map(_part, run.split(b"/"))) for run in _ANY_DEPTH.split(pattern))
+    if not others:
+        return first
+    *between, last = others
+    sought = b"".join(rb"(?>(?:[^/]+/)*?" + run + rb")" for run in between)
+    return first + sought + (rb"(?:[^/]+/)*" + last if last else rb".+")
+
+
+def _part(glob: bytes) -> bytes:
+    """A glob between two slashes as a regular expression."""
+    runs = [b""]  # of what stands between stars
+    for token in _TOKEN.findall(glob):
+        if token.startswith(b"*"):
+            runs.append(b"")
         else:
-            parts.append(re.escape(token[1:] if len(token) == 2 and token.startswith(b"\\") else token))
-    return b"".join(parts)
+            runs[-1] += _one(token)
+    first, *others = runs
+    if not others:
+        return first
+    return first + b"".join(rb"(?>[^/]*?" + run + rb")" for run in others[:-1]) + rb"[^/]*" + others[-1]
+
+
+def _one(token: bytes) -> bytes:
+    """What stands for one byte of a name."""
+    if token == b"?":
+        return rb"[^/]"
+    if token == b"[":
+        return rb"(?!)"  # never closed
+    if len(token) > 2:
+        negated = token[1:2] in {b"!", b"^"}
+        members = b"".join(map(_member, _MEMBER.finditer(token[1 + negated : -1])))
+        return rb"(?!/)[^" + members + b"/]" if negated else rb"(?!/)[" + members + b"]" if members else rb"(?!)"
+    return re.escape(token[-1:])
+
+
+def _member(found: re.Match[bytes]) -> bytes:
+    """A part of `[…]`; of a range that is upside down git takes the first, and so do we."""
+    if found["named"]:
+        return _NAMED.get(found["named"], b"")
+    if found["high"]:
+        low, high = found["low"][-1:], found["high"][-1:]
+        return re.escape(low) + b"-" + re.escape(high) if low <= high else re.escape(low)
+    return re.escape(found["one"][-1:])
 
 
 @functools.lru_cache(maxsize=4096)
@@ -85,7 +132,11 @@ class Ignored:
     """The rules that hold in one directory of a root: its own and those of the directories above it."""
 
     def __init__(self, root: bytes, directory: bytes) -> None:
-        """`directory` is below the root, b"" for the root itself."""
+        """`directory` is below the root, b"" for the root itself.
+
+        Raises:
+            OSError: an ignore file cannot be read.
+        """
         self._levels = [(level, rules) for level in _levels(directory) if (rules := _read(root, level))]
 
     def by(self, path: bytes, *, directory: bool) -> str | None:
@@ -105,11 +156,14 @@ class Ignored:
 
 
 def by_file(root: bytes, path: bytes, *, directory: bool = False) -> str | None:
-    """The pattern by which a path below a root, or a directory on the way to it, is ignored."""
+    """The pattern by which a path below a root, or a directory on the way to it, is ignored, as far as can be read."""
     for level in (*_levels(path), path):
         if not level:
             continue
-        rules = Ignored(root, os.path.dirname(level))
+        try:
+            rules = Ignored(root, os.path.dirname(level))
+        except OSError:
+            return None
         if pattern := rules.by(level, directory=directory or level != path):
             return pattern
     return None
@@ -124,14 +178,29 @@ def _levels(directory: bytes) -> Iterator[bytes]:
 
 
 def _read(root: bytes, directory: bytes) -> tuple[Rule, ...]:
-    """The rules of one directory's file; none where there is none, or where it cannot be read."""
+    """The rules of one directory's file; none where there is none, or something else has its name.
+
+    Raises:
+        OSError: it cannot be read; what it says to leave alone must not be taken meanwhile.
+    """
+    path = os.path.join(directory, NAME)
     try:
-        fd = os.open(os.path.join(root, directory, NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return ()
+        fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return ()
+        raise _unreadable(path, error) from error
     try:
-        return _parsed(os.read(fd, MAX_BYTES))
-    except OSError:
-        return ()
+        content = os.read(fd, MAX_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError as error:
+        raise _unreadable(path, error) from error
     finally:
         os.close(fd)
+    return _parsed(content if len(content) < MAX_BYTES else content[: content.rfind(b"\n") + 1])
+
+
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENAMETOOLONG})
+
+
+def _unreadable(path: bytes, error: OSError) -> OSError:
+    return OSError(error.errno, f"{error.strerror} ({display(path)})")

@@ -1,5 +1,6 @@
 """The rules of `.photochromignore`, held against git's where git is installed."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -24,6 +25,14 @@ a?c.png
 [!a-m]0.png
 !keep.bak.png
 \\#odd.png
+class/[^a]1.png
+class/[[:digit:]]2.png
+class/[z-y]3.png
+class/[\\]x]4.png
+class/[]a5.png
+class/[!]6.png
+class/a[!b]7.png
+two**stars.png
 spaces%s
 """
     % b"  "
@@ -33,7 +42,9 @@ PATHS = (
     "private/a.png", "sub/private/a.png", "private.png", "box/inner.png",
     "sub/box/inner.png", "deep/x.png", "deep/1/2/x.png", "any.png",
     "p/q/any.png", "tail/a.png", "tail/b/c.png", "abc.png", "ac.png", "x.png", "z.png", "n0.png", "b0.png", "#odd.png",
-    "spaces", "box/other.png", "sub/a.png",
+    "spaces", "box/other.png", "sub/a.png", "class/a1.png", "class/b1.png", "class/12.png", "class/a2.png",
+    "class/z3.png", "class/y3.png", "class/]4.png", "class/\\4.png", "class/[]a5.png", "class/a5.png", "class/!6.png",
+    "class/a/7.png", "class/ac7.png", "two/stars.png", "two and stars.png",
 )  # fmt: skip
 
 
@@ -93,3 +104,44 @@ def test_names_of_any_bytes() -> None:
     (rule,) = ignoring.parse(b"\xff*.png")
     assert rule.fits.fullmatch(b"\xff\n.png")
     assert ignoring.parse(b"\n \n#x\n!\n/\n") == []
+
+
+def test_a_line_that_makes_no_sense_fits_nothing_and_the_others_hold() -> None:
+    """One slip of the pen must not end the watching of a folder."""
+    lines = b"\xef\xbb\xbffirst.png\r\n[z-a].png\n[\n!\n/\n\\\n[[:nope:]]\nsecond.png"
+    rules = ignoring.parse(lines)
+    assert [rule.text for rule in rules if rule.fits.fullmatch(b"first.png")] == ["first.png"]
+    assert [rule.text for rule in rules if rule.fits.fullmatch(b"second.png")] == ["second.png"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [(b"*a" * 12 + b"b", b"a" * 250), (b"**/a/" * 9 + b"b", b"a/" * 120 + b"a")],
+)
+def test_many_stars_take_no_time(pattern: bytes, path: bytes) -> None:
+    """Tried at every place they would take longer than the limit that every test has."""
+    (rule,) = ignoring.parse(pattern)
+    assert not rule.fits.fullmatch(path)
+    assert rule.fits.fullmatch(path + b"b" if b"**" not in pattern else path + b"/b")
+
+
+def test_a_long_file_is_cut_at_a_line(tmp_path: Path) -> None:
+    (tmp_path / ".photochromignore").write_bytes(b"#" * (ignoring.MAX_BYTES - 2) + b"\n*.bak\n")
+    assert ignoring.by_file(os.fsencode(tmp_path), b"a.png") is None
+
+
+def test_an_ignore_file_that_cannot_be_read_closes_its_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leaves alone is not known, and must not be coloured meanwhile."""
+    opened, closed = os.open, os.fsencode(tree / "sub" / ".photochromignore")
+
+    def refused(path: bytes, *arguments: int, **others: int) -> int:
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return opened(path, *arguments, **others)
+
+    monkeypatch.setattr(os, "open", refused)
+    listing = scan.list_directory(os.fsencode(tree), b"sub")
+    assert not listing.complete and listing.error == "EACCES: Permission denied (sub/.photochromignore)"
+    assert listing.files == {}
+    assert scan.list_directory(os.fsencode(tree), b"private").complete
+    assert ignoring.by_file(os.fsencode(tree), b"sub/a.png") is None, "nobody knows"
