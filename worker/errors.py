@@ -16,6 +16,7 @@ PhotochromError
 ├─ OutputError             about the place the derivative goes to
 │  ├─ OutputFull           OutputBlocked       wait, no strike
 │  └─ VerifyFailed         retried, then quarantined: what was written is not what was meant
+├─ RecordAway              waits, no strike: the database failed while the job was worked on
 ├─ TrainingTaken           another process has gone on with this training run
 ├─ TrialImpossible         not even the champion loads in a fresh process: the run waits
 ├─ VersionUnusable         retried, then quarantined: the version a job is bound to does not load
@@ -272,6 +273,13 @@ class VerifyFailed(OutputError):
     """The written file, read again, is not what was meant; it was not published."""
 
     code = "verify_failed"
+
+
+class RecordAway(PhotochromError):
+    """The database failed while the job was worked on: it went away, was locked or full."""
+
+    code = "record_away"
+    settles = Settles.WAIT
 
 
 class JobMoved(PhotochromError):

@@ -5,7 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from worker.errors import MemoryExceeded, OutputBlocked, OutputFull, PhotochromError, ScanUnreadable
+from sqlalchemy.exc import OperationalError
+
+from worker.database_errors import advice_on, first_line
+from worker.errors import MemoryExceeded, OutputBlocked, OutputFull, PhotochromError, RecordAway, ScanUnreadable
 
 #: library, error → the attribute that tells and its value, or "" where the type tells; named, so that none is imported
 _BY_TYPE: Final = {
@@ -67,9 +70,11 @@ def out_of_memory(error: BaseException) -> MemoryExceeded:
 
 
 def from_exception(error: Exception) -> PhotochromError:
-    """An error that no room has named."""
+    """An error that no room has named; the scan is not to blame for a database that fails."""
     if wants_memory(error):
         return out_of_memory(error)
+    if isinstance(error, OperationalError) and advice_on(error):  # none: it may be our own statement
+        return RecordAway(f"The database failed: {first_line(error)}. The job goes on by itself.")
     return PhotochromError(f"Unexpected {type(error).__name__}: {error}")
 
 

@@ -1,10 +1,13 @@
 """A lack of memory is known whoever says so; nothing else is taken for one."""
 
 import errno
+import sqlite3
 
 import cv2
 import numpy as np
+import psycopg
 import pytest
+from sqlalchemy.exc import DataError, OperationalError
 
 from worker import meanings, proof
 from worker.errors import MemoryExceeded, OutputBlocked, ScanBroken, Settles, VerifyFailed
@@ -83,6 +86,27 @@ def test_opencv_says_it_by_its_code() -> None:
 )
 def test_other_errors_are_not_about_memory(error: Exception) -> None:
     assert not meanings.wants_memory(error)
+
+
+def test_a_database_that_fails_is_no_strike_against_the_scan() -> None:
+    lost = psycopg.OperationalError("server closed the connection unexpectedly\n\tbefore or while processing")
+    error = OperationalError("UPDATE secret", {}, lost)
+    error.__cause__ = lost  # as SQLAlchemy raises it
+    named = meanings.from_exception(error)
+    assert (named.code, named.settles) == ("record_away", Settles.WAIT)
+    told = "The database failed: server closed the connection unexpectedly. The job goes on by itself."
+    assert str(named) == told
+    locked = sqlite3.OperationalError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY_SNAPSHOT
+    assert meanings.from_exception(OperationalError("BEGIN", {}, locked)).code == "record_away"
+
+
+def test_a_statement_that_the_database_refuses_is_a_strike() -> None:
+    unknown = sqlite3.OperationalError("no such column: secret")
+    unknown.sqlite_errorcode = sqlite3.SQLITE_ERROR
+    assert meanings.from_exception(OperationalError("SELECT secret", {}, unknown)).settles is Settles.RETRY
+    refused = psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    assert meanings.from_exception(DataError("INSERT", {}, refused)).settles is Settles.RETRY
 
 
 def test_an_error_without_a_name_keeps_its_words() -> None:
