@@ -49,8 +49,11 @@ def beat() -> None:
     """Send periodic tasks when they are due, until SIGTERM. One per installation."""
     settings = load()
     log.configure(settings.log_level)
-    from worker import queue
+    from celery.signals import before_task_publish
 
+    from worker import fault, queue
+
+    before_task_publish.connect(lambda **_: fault.point("scheduled"), weak=False)
     queue.app.Beat(loglevel=settings.log_level, quiet=True, pidfile=None).run()
 
 

@@ -228,6 +228,7 @@ class Reconciler:
                 for path, outcome in lot:
                     if not _is_ignored(outcome):
                         self._record(session, path, outcome)
+                fault.point("submitting")
             fault.point("submitted")
 
     def _lots(self, go_on: Callable[[], bool]) -> Iterator[list[tuple[bytes, Outcome]]]:

@@ -269,6 +269,7 @@ def _publish(
         sidecar.write(publication.output_root, published, content, claim_no=job.claim_no, mode=_mode(bench))
     with bench.database.writing() as session:
         jobs.finish(session, job, state, reason=reason, **target, **fields)
+        fault.point("recording")
     fault.point("recorded")
     logger.info("job_finished", extra={"state": state, "output": target["display_output_path"]})
 
