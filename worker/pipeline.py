@@ -9,7 +9,7 @@ import socket
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -189,9 +189,7 @@ def _colour(bench: Bench, job: Job) -> None:
     with bench.database.reading() as session:
         root = session.get_one(Root, job.root)
         twin = twins.twin_result(session, job)
-        old = twins.predecessor(session, job)
-    # What an earlier attempt of ours, or the job before us, may have left under our name; nobody else's is touched.
-    replaces = {sha for sha in (job.output_sha256, old.output_sha256 if old else None) if sha}
+        replaces = twins.replaceable(session, job)  # nobody else's is touched
     with originals.open_original(root.path, job.path) as fd:
         before = originals.stamp(fd)
         if publish.sha256_of(fd) != job.source_sha256:
@@ -249,7 +247,9 @@ def _publish(
 
     After a kill anywhere between, the next attempt knows its own file.
     """
-    names = publish.derivative_names(job.path, extension, version=job.variant or None)
+    names: Sequence[bytes] = publish.derivative_names(job.path, extension, version=job.variant or None)
+    with bench.database.reading() as session:
+        names = twins.names_for(session, job, names)
     planned = publication.plan(names, replaces=replaces)
     fault.point("synchronised")
     target: dict[str, Any] = {
@@ -258,7 +258,8 @@ def _publish(
         "output_sha256": planned.sha256,
     }
     with bench.database.writing() as session:
-        jobs.renew(session, job, bench.settings.lease_s, **target)
+        intended = {twins.INTENDED: sorted({*replaces, planned.sha256})}
+        jobs.renew(session, job, bench.settings.lease_s, report=intended, **target)
     fault.point("intended")
     published = publication.commit(planned, replaces=replaces)
     fault.point("published")

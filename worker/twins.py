@@ -1,12 +1,16 @@
 """Jobs about the same bytes: who waits for whom, whose derivative is copied, whose may be replaced."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from worker.db import after
-from worker.tables import Job, JobState
+from worker.tables import Job, JobState, Root
+
+#: where the report of a job that has not ended keeps the sha256 of all it was about to publish
+INTENDED: Final = "intended"
 
 
 def due(job: Any) -> sa.ColumnElement[bool]:
@@ -68,16 +72,36 @@ def twin_result(session: Session, job: Job) -> Job | None:
     return next((twin for twin in candidates if twin.parameters == job.parameters), None)
 
 
-def predecessor(session: Session, job: Job) -> Job | None:
-    """The superseded job whose derivative this job's may replace: the last that the same file published."""
-    return session.scalars(
-        sa.select(Job)
-        .where(
-            Job.source_file_id == job.source_file_id,
-            Job.variant == job.variant,
-            Job.state == JobState.SUPERSEDED,
-            Job.output_sha256.is_not(None),
-        )
-        .order_by(Job.id.desc())
-        .limit(1)
-    ).one_or_none()
+def replaceable(session: Session, job: Job) -> set[str]:
+    """The sha256 of each file that an attempt at this scan, or at its older content, has published or was about to.
+
+    All of them, because of two attempts that were killed only one may have come to its rename.
+    """
+    earlier = _earlier(session, job)
+    hashes = {sha for old in earlier for sha in (old.output_sha256, *old.report.get(INTENDED, ()))}
+    return {sha for sha in hashes if sha is not None}
+
+
+def names_for(session: Session, job: Job, names: Sequence[bytes]) -> list[bytes]:
+    """The names that a job's derivative may take, in order: first the one it, or the scan's older content, had before.
+
+    A name that is another scan's by the record is none of them, even where the same bytes lie under it: when that scan
+    gets new content, its derivative is replaced.
+    """
+    output = sa.select(Root.output).where(Root.name == job.root).scalar_subquery()
+    others = (
+        sa.select(Job.output_path)
+        .join(Root, Root.name == Job.root)
+        .where(Job.output_path.in_(names), Root.output == output, Job.state != JobState.SUPERSEDED)
+        .where(sa.or_(Job.source_file_id != job.source_file_id, Job.variant != job.variant))
+    )
+    taken = {*session.scalars(others)} - {names[-1]}  # which carries the digits of the path
+    had = [old.output_path for old in _earlier(session, job)]
+    return sorted((name for name in names if name not in taken), key=lambda name: name not in had)
+
+
+def _earlier(session: Session, job: Job) -> list[Job]:
+    """The job and those before it, about older content of the same file, that were about to publish something."""
+    same = (Job.source_file_id == job.source_file_id, Job.variant == job.variant, Job.output_sha256.is_not(None))
+    before = sa.or_(Job.id == job.id, Job.state == JobState.SUPERSEDED)
+    return list(session.scalars(sa.select(Job).where(*same, before)))

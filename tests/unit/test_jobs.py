@@ -26,7 +26,7 @@ from worker.errors import (
 from worker.jobs import ENTER_FROM, OPEN, PUBLISHED, RETRYABLE
 from worker.settings import Settings
 from worker.strikes import Strikes
-from worker.tables import FileState, Job, JobEvent, JobState, SourceFile, display
+from worker.tables import FileState, Job, JobEvent, JobState, Root, RootState, SourceFile, display
 
 RULES = Strikes(failures=3, lost=5, retry_s=30, wait_s=10)
 ALL = list(JobState)
@@ -356,14 +356,20 @@ def test_a_twin_s_result_has_the_same_model_and_parameters(database: Database) -
     assert twin is not None and twin.id == twin_id
 
 
-def test_the_predecessor_is_the_last_superseded_job_that_published(database: Database) -> None:
-    _submit(database, state=JobState.DONE, output_sha256="0" * 64)
-    second = _submit(database, sha256=B, state=JobState.DONE, output_sha256="1" * 64)
-    _submit(database, sha256="c" * 64)
-    fourth = _submit(database, sha256="d" * 64)
-    with database.reading() as session:
-        found = twins.predecessor(session, session.get_one(Job, fourth))
-    assert found is not None and found.id == second
+def test_what_a_job_may_replace_and_under_which_name(database: Database) -> None:
+    mine = {"state": JobState.DONE, "output_path": b"a~1.png"}
+    _submit(database, **mine, output_sha256="0" * 64)
+    _submit(database, sha256=B, **mine, output_sha256="1" * 64, report={"intended": ["2" * 64]})
+    _submit(database, path=b"other.tif", state=JobState.DONE, output_path=b"a.png", output_sha256="4" * 64)
+    third = _submit(database, sha256="c" * 64, output_sha256="3" * 64)
+    with database.writing() as session:
+        session.add(Root(name="archive", path=b"/in", output=b"/out", mode="scan", fs_type="",
+                         state=RootState.ONLINE, reason="", identity="{}", files=0))  # fmt: skip
+        session.flush()
+        job = session.get_one(Job, third)
+        assert twins.replaceable(session, job) == {digit * 64 for digit in "0123"}
+        assert twins.names_for(session, job, [b"b.png", b"a~1.png"]) == [b"a~1.png", b"b.png"]
+        assert twins.names_for(session, job, [b"a.png", b"c~1.png"]) == [b"c~1.png"]
 
 
 # --- strikes ---------------------------------------------------------------------------------------------------------
