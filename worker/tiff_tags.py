@@ -80,7 +80,7 @@ class Directory:
 
     def table(self, tag: int) -> npt.NDArray[np.int64]:
         """The integer values of a long tag (offsets of strips), `[count]`."""
-        return np.array(self.numbers(tag), dtype=np.uint64).astype(np.int64)
+        return np.array(self.numbers(tag)).astype(np.int64)  # some write them with a sign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,7 @@ class _Layout:
 
     @property
     def word(self) -> str:
+        """Letter, for `struct`, of an offset in this layout."""
         return "Q" if self.big else "I"
 
 

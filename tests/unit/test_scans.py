@@ -94,6 +94,13 @@ def test_a_small_tiff_header() -> None:
     assert _header(TIFF[:-20]).ends_early
 
 
+def test_offsets_with_a_sign_may_be_negative() -> None:
+    entry = struct.pack("<HHII", 273, 4, 1, 86)
+    assert TIFF.count(entry) == 1
+    assert not _header(TIFF.replace(entry, struct.pack("<HHIi", 273, 9, 1, 86))).ends_early
+    assert _header(TIFF.replace(entry, struct.pack("<HHIi", 273, 9, 1, -1))).ends_early
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_no_header_breaks_the_reader(data: st.DataObject) -> None:
