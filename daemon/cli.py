@@ -24,7 +24,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "retry": ("daemon.questions:retry", "Send quarantined or skipped jobs back into the queue."),
     "colorize": ("worker.commands:colorize", "Colour files now, without queue or database."),
     "verify": ("worker.verify_command:verify", "A derivative's lightness against its master's; with --all, all bytes."),
-    "train": ("worker.commands:train", "Train a generator on a folder of colour photos."),
+    "train": ("worker.train_command:train", "Train a generator on a folder of colour photos."),
     "evaluate": ("worker.evaluate_command:evaluate", "Score a generator on a folder of colour photos."),
     "models": ("worker.model_commands:models", "Versions of the generator: list, promote, roll back, …"),
     "recolor": ("worker.model_commands:recolor", "Colour scans again with another version."),

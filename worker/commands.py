@@ -1,7 +1,6 @@
 """The verbs that need the net or pixels. `daemon.cli` names them by string, so that nothing else loads TensorFlow."""
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import secrets
@@ -10,19 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from worker import limits
@@ -78,18 +69,6 @@ def model_errors() -> Iterator[None]:
         raise TrainingStopped(str(error)) from error
 
 
-@contextlib.contextmanager
-def _refused(*written: Path) -> Iterator[None]:
-    """What the system refuses, as this command's error: 7 where it is about a folder that is written, else 1."""
-    try:
-        yield
-    except OSError as error:
-        place = Path(os.fsdecode(error.filename or written[0]))
-        ours = any(place.is_relative_to(folder) or folder.is_relative_to(place) for folder in written)
-        kind, why = OutputUnwritable if ours else TrainingStopped, error.strerror or error
-        raise kind(f"{place}: {why}. Mend it, then give the same command to go on.") from error
-
-
 class _TimeLeft(TimeRemainingColumn):
     """The time left as h:mm:ss: the task's field `eta_s` where it knows by itself, in seconds, else as the bar goes."""
 
@@ -106,15 +85,6 @@ def bar(*columns: Any, drawn: bool = True) -> Progress:
     """A progress bar on stderr: stdout is for data. What has much to say leaves the bar itself out."""
     bars = (BarColumn(),) if drawn else ()
     return Progress(TextColumn("{task.description}"), *bars, *columns, _TimeLeft(), console=Console(stderr=True))
-
-
-def _told(losses: dict[str, float]) -> str:
-    """A step's losses so short that the whole line of progress fits into 80 columns: real/fake of the discriminator."""
-    if not losses:
-        return ""
-    adversarial = f" gan {losses['g_gan']:.3f}" if losses["g_gan"] else ""
-    critic = f" d {losses['d_real']:.3f}/{losses['d_fake']:.3f}" if losses["d_real"] else ""
-    return f"l1 {losses['g_l1']:.3f}{adversarial}{critic}"
 
 
 @click.command()
@@ -147,90 +117,6 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
                 click.echo(f"photochrom: {file}: {error}", err=True)
     if refused:
         sys.exit(ExitCode.FAILED)
-
-
-@click.command()
-@click.argument("photos", metavar="PHOTOS…", type=FILE, nargs=-1, required=True)
-@click.option("--output", type=FOLDER, required=True, help="Folder of the run: weights, config, history, checkpoints.")
-@click.option(
-    "--preset", default="default", show_default=True, help="default, vivid, finetune, adversarial or textbook."
-)
-@click.option(
-    "--without",
-    type=click.Choice(["encoder", "warmup", "gan", "film"]),
-    multiple=True,
-    help="Switch off a part of the preset, to measure its worth; repeatable. encoder: no ImageNet weights. warmup: "
-    "GAN + L1 from step 0. gan: L1 alone, for the whole time. film: no simulation of old film.",
-)
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Training time [default: the preset's].")
-@click.option("--steps", type=click.IntRange(1), help="Training steps, instead of a time.")
-@click.option("--sample", type=click.IntRange(1), help="Draw so many photos from all that are found.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides weights, draw and batches.")
-@click.option("--start", type=FILE, help="Generator weights (npz) to start from.")
-@click.option("--start-discriminator", type=FILE, help="Discriminator weights (npz) to start from.")
-@click.option("--cache", type=FOLDER, help="Folder for decoded photos, to share between runs [default: in --output].")
-@click.option(
-    "--hold-out",
-    multiple=True,
-    metavar="SOURCE",
-    help="Keep this source out of training, calibrate by it: the name of one of several PHOTOS, or a subfolder of one.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "mixed_float16", "mixed_bfloat16"]),
-    default="auto",
-    help="What the generator computes in [default: mixed_float16 on a GPU, else float32].",
-)
-@click.option("--fresh", is_flag=True, help="Begin anew, even where the output folder holds a checkpoint.")
-def train(
-    photos: tuple[Path, ...],
-    output: Path,
-    preset: str,
-    without: tuple[str, ...],
-    minutes: float | None,
-    steps: int | None,
-    sample: int | None,
-    seed: int,
-    start: Path | None,
-    start_discriminator: Path | None,
-    cache: Path | None,
-    hold_out: tuple[str, ...],
-    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"],
-    fresh: bool,
-) -> None:
-    """Train a generator on colour PHOTOS: folders of any depth, or the Image Colorization set's .npy arrays.
-
-    Small sources are drawn more often than by chance. Each of several PHOTOS is a source; of one, each subfolder.
-
-    A run that was stopped goes on where it was when the same command is given again.
-    """
-    from model.ablation import without as reduced
-    from model.config import preset as named
-    from model.run import Progress as Step
-    from model.train import train as run
-
-    columns = (TaskProgressColumn(), TextColumn("{task.fields[says]}"))
-    with model_errors(), _refused(output, cache or output), bar(*columns, drawn=False) as shown:
-        task = shown.add_task("starting", total=1.0, says="")
-
-        def show(step: Step) -> None:
-            says = f"step {step.step} {step.images_s:.0f}/s {_told(step.losses)}"
-            eta_s = step.eta_s if step.losses else None  # photos being packed: the bar's own speed tells
-            shown.update(task, description=step.phase, completed=step.fraction, says=says, eta_s=eta_s)
-
-        result = run(
-            photos, output, preset=reduced(named(preset), without), minutes=minutes, steps=steps, sample=sample,
-            seed=seed, resume=not fresh, precision=precision,
-            start=start, start_discriminator=start_discriminator, cache=cache, holdout_sources=hold_out, progress=show,
-        )  # fmt: skip
-    for field in ("output", "weights", "steps", "photos"):
-        click.echo(f"{field}: {getattr(result, field)}")
-    if result.dropped:
-        click.echo(f"dropped: {len(result.dropped)} photos, named with the reason in {output / 'dropped.tsv'}")
-    measured = dataclasses.asdict(result.calibration)
-    click.echo("calibration: " + ", ".join(f"{field} {value:.4g}" for field, value in measured.items()))
-    click.echo(f"Curves and samples: tensorboard --logdir {result.curves} (pip install tensorboard)")
-    click.echo(f"Next: photochrom evaluate PHOTOS --weights {output}")
 
 
 @click.command()
