@@ -200,6 +200,7 @@ class _Lock:
             self.taken = False
 
     def close(self) -> None:
+        """Let go of the file; the lock ends with its last descriptor."""
         os.close(self.descriptor)
 
 

@@ -138,6 +138,7 @@ def _slope(light: Floats, chroma: Floats) -> Floats:
     side = (2 * RADIUS + 1, 2 * RADIUS + 1)
 
     def mean(plane: Floats) -> Floats:
+        """Mean over the window around each cell."""
         # 3-tap windows on rows of one cell have no neighbour to mirror: REPLICATE is defined for every size
         blurred: Floats = cv2.blur(plane, side, borderType=cv2.BORDER_REPLICATE)
         return blurred

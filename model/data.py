@@ -50,9 +50,11 @@ class Batches:
         """Endless batches from `first_step` on, in their order, made ahead of the training step on all cores."""
 
         def draw(step: Any) -> tuple[np.ndarray, np.ndarray]:
+            """A step's batch as NumPy makes it."""
             return self.at(int(step), size_px)
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """The same as tensors, with the shapes that TensorFlow cannot see in NumPy."""
             light, colour = tf.numpy_function(draw, [step], [tf.float32, tf.float32])
             light.set_shape((self._batch, size_px, size_px, 1))
             colour.set_shape((self._batch, size_px // 2, size_px // 2, 2))

@@ -51,6 +51,7 @@ def input_size(side_px: int, framing: Framing, ratio: float) -> tuple[int, int]:
         return side_px, side_px
 
     def distance(size: tuple[int, int]) -> tuple[float, int]:
+        """How far a rectangle is stretched from the picture's shape; of equal ones the smaller comes first."""
         shape = size[1] / size[0]
         return max(shape / ratio, ratio / shape), size[0] * size[1]
 

@@ -133,6 +133,7 @@ class Adversaries:
 
         @tf.function
         def compiled(light: tf.Tensor, colour: tf.Tensor, rate: tf.Tensor, gan_weight: tf.Tensor) -> tf.Tensor:
+            """The step, traced once per size of picture."""
             rates = (rate, rate * phase.encoder_rate) if trains_encoder else (rate,)
             return step(light, colour, rates, gan_weight, terms)
 

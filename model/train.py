@@ -132,6 +132,7 @@ def train(
 
 def _packed(photos: Sequence[Photo], cache: Path, preset: Preset, progress: Callable[[Progress], None]) -> Pack:
     def say(done: int, total: int) -> None:
+        """Hand it on as progress of the run."""
         progress(Progress(phase="packing", step=done, fraction=done / total, images_s=0, eta_s=0, losses={}))
 
     return pack_photos(photos, cache, preset.cache_px, preset.sampling.least_colourfulness, say)

@@ -108,6 +108,7 @@ def colour_page(
     """
 
     def work(top: int, light: Floats) -> _Strip:
+        """One strip in one of the threads: coloured, encoded, its chroma added up."""
         codes, chroma = colour_strip(upsampler, top, light, bit_depth, space, tint)
         return _Strip(codes, writer.encode(codes), float(chroma.sum(dtype=np.float64)), chroma.size)
 

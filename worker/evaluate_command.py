@@ -73,6 +73,7 @@ def evaluate(
             task = shown.add_task("judging", total=None)
 
             def progress(done: int, total: int) -> None:
+                """Move the bar."""
                 shown.update(task, completed=done, total=total)
 
             if sizes:

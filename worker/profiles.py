@@ -270,9 +270,11 @@ def srgb_profile() -> bytes:
     to_d50 = np.linalg.inv(_D65_FROM_D50) @ lab.XYZ_FROM_RGB
 
     def fixed(*values: float) -> bytes:
+        """ICC's s15Fixed16Numbers."""
         return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
 
     def text(value: str) -> bytes:
+        """A multiLocalizedUnicodeType with one record, in American English."""
         raw = value.encode("utf-16-be")
         return b"mluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, len(raw), 28) + raw
 

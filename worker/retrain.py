@@ -178,11 +178,13 @@ def _config(settings: Settings, row: TrainingRun, effort: Effort) -> dict[str, A
 
 def _train(ledger: Ledger, frozen: manifest.Manifest, champion: Colorizer, effort: Effort) -> None:
     def progress(step: Progress) -> None:
+        """Into the run's row; photos being packed are not part of the budget."""
         says = f"step {step.step}, {step.images_s:.0f} images/s"
         ledger.tell("training", step.fraction if step.phase != "packing" else 0.0, says, step.eta_s)
         fault.point("training")
 
     def reduced(less: Effort) -> None:
+        """Remember it, so that a resume starts with what fits."""
         logger.warning("memory_short", extra={"batch": less.batch, "size_px": less.size_px})
         ledger.note(config=ledger.run.config | {"effort": dataclasses.asdict(less)})
 

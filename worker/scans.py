@@ -205,6 +205,7 @@ def reader(descriptor: int, size: int) -> Callable[[int, int], bytes]:
     """Bytes of an open file at any place, without moving its offset; what lies beyond `size` is empty."""
 
     def read(offset: int, count: int) -> bytes:
+        """At most `count` bytes from `offset` on."""
         if not 0 <= offset < size or count <= 0:
             return b""
         try:

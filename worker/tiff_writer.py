@@ -83,6 +83,7 @@ def exif_block(sheet: Sheet) -> bytes:
     block = bytearray(struct.pack("<2sHI", b"II", 42, 0))
 
     def put(data: bytes) -> int:
+        """Append to the block at an even offset; returns where it lies."""
         start = len(block)
         block.extend(data + b"\0" * (len(data) % 2))
         return start

@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Make the table."""
     op.create_table(
         "curated_photos",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -64,6 +65,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop it; the photos stay."""
     with op.batch_alter_table("curated_photos", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_curated_photos_state"))
         batch_op.drop_index(batch_op.f("ix_curated_photos_sha256"))

@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Make the tables of versions, of the alias, and of its history."""
     op.create_table(
         "model_events",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -59,6 +60,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop them; the versions' folders stay."""
     op.drop_table("model_aliases")
     op.drop_table("model_versions")
     op.drop_table("model_events")

@@ -37,6 +37,7 @@ VIEWS = {
 
 
 def upgrade() -> None:
+    """Make the tables and their views."""
     op.create_table(
         "roots",
         sa.Column("name", sa.Text(), nullable=False),
@@ -202,6 +203,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop them, what they hold included."""
     for name in VIEWS:
         op.execute(f"DROP VIEW {name}")
     with op.batch_alter_table("job_events", schema=None) as batch_op:

@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Make the table, with at most one run under way."""
     op.create_table(
         "training_runs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -58,6 +59,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop it; the runs' folders stay."""
     with op.batch_alter_table("training_runs", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_training_runs_running",
