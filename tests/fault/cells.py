@@ -3,6 +3,8 @@
 import dataclasses
 
 RECOVERY_S = 60.0
+#: the invariants that the running cell was held against so far; the table shows these and no others
+CHECKED: set[str] = set()
 
 
 @dataclasses.dataclass
@@ -16,6 +18,7 @@ class Cell:
     def recovered(self, fault: str, seconds: float, note: str = "") -> None:
         """I6: so long after the fault's end everything was done."""
         self.fault, self.recovery_s, self.note = fault, max(0.0, seconds), note
+        CHECKED.add("I6")
         assert seconds < RECOVERY_S, f"I6: {fault} took {seconds:.1f} s"
 
     def held(self, fault: str, note: str = "") -> None:

@@ -2,21 +2,26 @@
 
 import json
 import os
+import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cells import RECOVERY_S, Cell
+from cells import CHECKED, RECOVERY_S, Cell
 from plant import Plant, running
 
 HEADER = """# Reliability: the fault matrix
 
-Written by `make fault` with real processes, a real broker and a real database; each row is from the latest run of its
-cell. Every cell compares full manifests of the source tree, the output tree and the rows. Recovery is the time from the
-end of the fault until the last affected scan had its derivative and its row; the promise is {limit:.0f} s. I1 to I6 are
-explained in the README.
+Written by `make fault` with real processes, a real broker and a real database, at a settle time of 1 s. The
+invariants of a row are those that its test asserted, over everything that the cell put into the watched folder: I1
+compares the manifest of the source tree (bytes, names, times, modes, inodes) with the one taken when the scans were
+put there; I2 the rows with the files, and that `why` tells each file's state; I3 the manifest of the output tree
+with the rows, and that each derivative decodes; I4 that each job's history begins with its row; I5 its moves,
+claims and leases; I6 is the time from the end of the fault until the last affected scan had its derivative and its
+row: the promise is {limit:.0f} s.
 
 """
 
@@ -38,6 +43,25 @@ def cell(request: pytest.FixtureRequest) -> Cell:
 
 CELL = pytest.StashKey[Cell]()
 ROWS = pytest.StashKey[dict[str, dict[str, Any]]]()
+RUN = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "of no known commit"
+    config.stash[RUN] = f"{time.strftime('%Y-%m-%d', time.gmtime())} {commit}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    CHECKED.clear()
+
+
+def _span(names: set[str]) -> str:
+    """`I1-I5` for what follows on one another, else each by name."""
+    numbers = sorted(int(name[1:]) for name in names)
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"I{numbers[0]}-I{numbers[-1]}"
+    return " ".join(f"I{number}" for number in numbers)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -47,11 +71,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
         made = item.stash.get(CELL, Cell())
         result = {"passed": "held", "failed": "**BROKEN**", "skipped": "not run:"}[report.outcome]
         note = str(report.longrepr[2]).removeprefix("Skipped: ") if report.skipped else made.note
-        marker = item.get_closest_marker("invariants")
         item.config.stash.setdefault(ROWS, {})[item.nodeid] = {
             "group": item.path.stem.removeprefix("test_"), "fault": made.fault or item.name,
-            "invariants": marker.args[0] if marker else "I1-I6", "result": f"{result} {note}".strip(),
-            "recovery_s": made.recovery_s,
+            "invariants": _span(CHECKED), "result": f"{result} {note}".strip(), "recovery_s": made.recovery_s,
+            "run": item.config.stash[RUN],
         }  # fmt: skip
     return report
 
@@ -72,8 +95,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     times = sorted(row["recovery_s"] for row in rows.values() if row["recovery_s"] is not None)
     held = sum(row["result"].startswith("held") for row in rows.values())
     worst = f"; recovery: median {times[len(times) // 2]:.1f} s, longest {times[-1]:.1f} s" if times else ""
-    when = time.strftime("%Y-%m-%d", time.gmtime())
-    lines.append(f"\n{held} of {len(rows)} cells held{worst}. Run of {when} on {os.cpu_count()} cores.")
+    runs = Counter(row["run"] for row in rows.values())
+    told = ", ".join(f"{run} ({count} cells)" for run, count in sorted(runs.items()))
+    lines.append(f"\n{held} of {len(rows)} cells held{worst}. Runs, by day and commit: {told}; {os.cpu_count()} cores.")
     target.parent.mkdir(exist_ok=True)
     data.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     target.write_text(HEADER.format(limit=RECOVERY_S) + "\n".join(lines) + "\n", encoding="utf-8")

@@ -56,7 +56,7 @@ def test_contents_of_every_kind(tmp_path: Path, cell: Cell) -> None:
             (made / f"good {number}.png").write_bytes(png(scan(920 + number)))
         outcomes = OUTCOMES | {f"good {number}.png": (DONE, "__color.png") for number in range(GOOD)}
         made.rename(plant.inbox / "contents")
-        began = time.time()
+        began, originals = time.time(), manifest(plant.inbox / "contents")
         taken = [name for name, (state, _) in outcomes.items() if state is not IGNORED]
         ended = plant.settle("contents", len(taken), 300)
         wait_for(lambda: all(state in set(FileState) - {FileState.SETTLING} for state in file_states(plant).values()),
@@ -64,8 +64,7 @@ def test_contents_of_every_kind(tmp_path: Path, cell: Cell) -> None:
         good_s = max(job.finished_at.timestamp() for job in plant.jobs("contents") if job.finished_at
                      and job.display_path.startswith("contents/good")) - began  # fmt: skip
 
-        assert_invariants(plant, manifest(plant.inbox / "contents"), "contents",
-                          states=PUBLISHED | {SKIPPED, QUARANTINED})  # fmt: skip
+        assert_invariants(plant, originals, "contents", states=PUBLISHED | {SKIPPED, QUARANTINED})
         assert_outcomes(plant, outcomes)
         assert plant.coloring() == [child], "a colouring process was lost"
     note = f"({len(outcomes)} files; the last good scan was done after {good_s:.0f} s, all after {ended - began:.0f} s)"

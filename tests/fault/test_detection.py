@@ -1,6 +1,7 @@
 """How long from the close of a file until its job is queued, on a local folder and on one that can only be scanned."""
 
 import json
+import os
 import random
 import statistics
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import Installation
-from plant import Plant, assert_invariants, manifest, png, running, scan
+from plant import Manifest, Plant, assert_invariants, entry, png, running, scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SETTLE_S = 1.0
@@ -18,14 +19,16 @@ SETTLE_S = 1.0
 def latencies(plant: Plant, folder: str, count: int, apart_s: float) -> list[float]:
     """Seconds from close to queued, the settle time included."""
     closed, chance = {}, random.Random(4)
+    originals: Manifest = {}
     (plant.inbox / folder).mkdir()
     for number in range(count):
-        name = f"{folder}/{number}.png"
-        (plant.inbox / name).write_bytes(png(scan(5000 + number, 24)))
-        closed[name.encode()] = time.time()
+        path = plant.inbox / folder / f"{number}.png"
+        path.write_bytes(png(scan(5000 + number, 24)))
+        closed[f"{folder}/{path.name}".encode()] = time.time()
+        originals[os.fsencode(path)] = entry(os.fsencode(path))
         time.sleep(chance.uniform(0, 2 * apart_s))
     plant.settle(folder, count, 120)
-    assert_invariants(plant, manifest(plant.inbox / folder), folder)
+    assert_invariants(plant, originals, folder)
     return sorted(job.created_at.timestamp() - closed[job.path] for job in plant.jobs(folder))
 
 
