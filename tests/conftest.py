@@ -1,5 +1,6 @@
 """What every test has: an environment without our variables, an empty current folder, and databases at will."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -92,7 +93,8 @@ def _postgresql_server() -> Iterator[str]:
             _wait_until_it_answers(url, server, home / "log")
             yield url
         finally:
-            server.send_signal(signal.SIGQUIT)  # at once: nothing in it is worth keeping
+            with contextlib.suppress(OSError):  # at once: nothing in it is worth keeping; a test may have restarted it
+                os.kill(int((home / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
             server.wait(30)
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -22,6 +22,10 @@ from plant import Plant, assert_invariants, cut_off, running
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+def no_strikes(plant: Plant, folder: str) -> None:
+    assert {job.failures for job in plant.jobs(folder)} == {0}, "a strike was counted: the scan is not to blame"
+
+
 def test_sqlite_locked_for_a_minute(plant: Plant, cell: Cell) -> None:
     plant.arm("inference", "stop")
     originals = plant.drop("locked", 4)
@@ -35,6 +39,7 @@ def test_sqlite_locked_for_a_minute(plant: Plant, cell: Cell) -> None:
     connection.close()
     ended = time.time()
     cell.recovered("SQLite locked by another program for 60 s, a job in hand", plant.settle("locked", 4) - ended)
+    no_strikes(plant, "locked")
     assert_invariants(plant, originals, "locked")
 
 
@@ -88,7 +93,8 @@ def restart(server: str) -> None:
     found = [*Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), Path(shutil.which("pg_ctl") or "/usr/local/bin/pg_ctl")]
     owner = pwd.getpwuid(home.stat().st_uid)
     who = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
-    command = [str(found[0]), "-D", str(home / "data"), "-m", "immediate", "-l", str(home / "log"), "-w", "restart"]
+    log = home / "data" / "restarts.log"  # where the server's user may write
+    command = [str(found[0]), "-D", str(home / "data"), "-m", "immediate", "-l", str(log), "-w", "restart"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, **who)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -105,6 +111,41 @@ def test_postgresql_restarted(on_postgresql: Plant, _postgresql_server: str, cel
     ended = time.time()
     plant.database.dispose()
     cell.recovered(f"PostgreSQL crashed and restarted while a job is at: {point}", plant.settle(folder, 3) - ended)
+    assert_invariants(plant, originals, folder)
+
+
+def open_transactions(server: str) -> list[str]:
+    """The last statements of transactions that have written, are not committed, and wait for their client."""
+    engine = sa.create_engine(server)
+    waiting = "datname = 'plant' AND state = 'idle in transaction' AND backend_xid IS NOT NULL"
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(f"SELECT query FROM pg_stat_activity WHERE {waiting}").scalars().all()
+    engine.dispose()
+    return list(found)
+
+
+@pytest.mark.parametrize(("point", "part", "states"), [("recording", "worker", {"queued", "running"}),
+                                                       ("submitting", "watch", set())])  # fmt: skip
+def test_postgresql_restarted_in_a_transaction(
+    on_postgresql: Plant, _postgresql_server: str, cell: Cell, point: str, part: str, states: set[str]
+) -> None:
+    """What the transaction wrote is gone with it: a job that was published is not ended, a scan is not submitted."""
+    plant, folder = on_postgresql, f"open-{point}"
+    plant.arm(point, "stop")
+    originals = plant.drop(folder, 3)
+    plant.hit(point)
+    stopped = plant.child() if part == "worker" else plant.part(part)
+    table = "jobs" if part == "worker" else "source_files"
+    held = open_transactions(_postgresql_server)
+    assert any(query.startswith(f"UPDATE {table} ") for query in held), f"no open transaction of ours: {held}"
+    restart(_postgresql_server)
+    plant.database.dispose()
+    assert {job.state for job in plant.jobs(folder)} == states, "the transaction was not rolled back"
+    os.kill(stopped, signal.SIGCONT)
+    ended = time.time()
+    fault = f"PostgreSQL crashed and restarted in the middle of a transaction of ours: {point}"
+    cell.recovered(fault, plant.settle(folder, 3) - ended)
+    no_strikes(plant, folder)
     assert_invariants(plant, originals, folder)
 
 
