@@ -32,6 +32,10 @@ def unmount(path: Path) -> None:
     subprocess.run(["umount", "-l", str(path)], check=True, capture_output=True)
 
 
+def is_read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 @contextlib.contextmanager
 def tmpfs(path: Path, size: str, source: str = "tmpfs") -> Iterator[Path]:
     """A small file system of its own."""
