@@ -38,7 +38,7 @@ class Adversaries:
                 phase minds rare colours.
 
         Raises:
-            ConfigError: a phase has a perceptual term, and the ImageNet weights for it are not installed.
+            EncoderError: a phase has a perceptual term, and the ImageNet weights for it are not installed.
         """
         self.preset = preset
         self.generator = build_generator(preset.architecture)

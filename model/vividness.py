@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from model.config import AB_RANGE, ConfigError
+from model.config import AB_RANGE
 from model.encoder import PACKAGES, EncoderError, load_encoder, published_weights
 from model.lab import RGB_FROM_XYZ, WHITE_D65
 from model.networks import build_encoder
@@ -99,13 +99,13 @@ class PerceptualDistance:
             policy: what it computes in, as for the generator.
 
         Raises:
-            ConfigError: the ImageNet weights are not installed.
+            EncoderError: the ImageNet weights are not installed.
         """
         kind = kind if kind in PACKAGES else _FALLBACK
         try:
             weights = published_weights(kind)
         except EncoderError as error:
-            raise ConfigError(f"The perceptual term judges by ImageNet weights, which are missing: {error}") from error
+            raise EncoderError(f"The perceptual term judges by ImageNet weights, which are missing: {error}") from error
         self.net: keras.Model = build_encoder(kind)
         load_encoder(self.net, weights)
         mix(self.net, policy)

@@ -12,7 +12,7 @@ from nets_made import FULL, RATE, SMALL, batch, phase
 from skimage.color import lab2rgb
 
 from model import encoder
-from model.config import AB_RANGE, PRESETS, ConfigError
+from model.config import AB_RANGE, PRESETS
 from model.gan import LOSSES, Adversaries
 from model.pack import colour_histogram
 from model.rarity import HISTOGRAM_BINS, rarity_table
@@ -165,7 +165,7 @@ def test_rare_colours_need_to_know_which_colours_are_common():
 def test_the_perceptual_term_needs_imagenet_weights(monkeypatch):
     monkeypatch.setitem(encoder.PACKAGES, "lite2_unet", "no_such_package_of_weights")
     preset, _ = with_terms(perceptual_weight=1.0)
-    with pytest.raises(ConfigError, match="no-such-package-of-weights"):
+    with pytest.raises(encoder.EncoderError, match="perceptual term .* no-such-package-of-weights"):
         Adversaries(preset)
 
 
