@@ -6,9 +6,7 @@ Replay GANs", 2018). Where no base photos are at hand, the champion's own output
 """
 
 import dataclasses
-import errno
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,13 +104,10 @@ def retrain(
     """
     while True:
         try:
-            result = _train_from(champion.version, [photos], output, effort, progress)
+            result = _train_from(champion.version, photos, output, effort, progress)
             _match_saturation(champion, output, photos / "replay")
             return result
         except tf.errors.ResourceExhaustedError as error:
-            if "No space left" in error.message or "quota exceeded" in error.message:
-                # TensorFlow has one error for a full memory and, when it writes curves, for a full disk
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output)) from error
             less = effort.smaller()
             if less is None:
                 raise MemoryError(
@@ -123,11 +118,11 @@ def retrain(
 
 
 def _train_from(
-    version: Version, photos: list[Path], output: Path, effort: Effort, progress: Callable[[Progress], None]
+    version: Version, photos: Path, output: Path, effort: Effort, progress: Callable[[Progress], None]
 ) -> TrainResult:
     discriminator = version.directory / "discriminator.npz"
     return train(
-        photos,
+        [photos],
         output,
         preset=recipe(version, effort),
         minutes=effort.minutes,

@@ -14,6 +14,7 @@ from skimage import data
 from versions_made import ship
 
 from model import base_set, checkpoints, perceptual, retraining
+from model.curves import Curves
 from model.perceptual import perceptual_hash
 from model.train import LossNotFinite
 from worker import curated, manifest, retrain, training_runs, versions
@@ -212,10 +213,10 @@ def test_a_curated_folder_that_is_away_fails_the_run_and_uses_no_photo_up(
 
 
 def test_curves_on_a_full_disk_are_not_taken_for_a_full_memory(settings, record_, monkeypatch) -> None:
-    def full(*_, **__):
-        with tf.io.TFRecordWriter("/dev/full") as file:
-            file.write(b"x" * 100)
-            file.flush()
+    def full(*_, curves, **__):
+        drawn = Curves(curves, 0.0)
+        monkeypatch.setattr(drawn, "_writer", tf.io.TFRecordWriter("/dev/full"))
+        drawn.add(1, 0.0, {"g_l1": 0.5})
 
     monkeypatch.setattr(retraining, "train", full)
     with pytest.raises(OutputFull, match="No space"):
