@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from model.config import PRESETS
 from model.metrics import colourfulness
 from model.photos import Photo, decode, find_photos, shrink
 
@@ -27,9 +28,8 @@ LISTED: Final = HERE / "base_set.csv.xz"
 SOURCES: Final = HERE / "base_sources.csv"
 HELD_OUT: Final = "holdout"
 COLUMNS: Final = ("sha256", "bytes", "source", "licence")
-#: what training leaves out as too dull, and measures it at (short side)
-LEAST_COLOURFULNESS: Final = 15.0
-MEASURED_PX: Final = 176
+#: which says what is left out as too dull, and on how small a copy that is measured
+TRAINED_BY: Final = PRESETS["default"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +87,9 @@ def entries(folder: Path) -> Iterator[tuple[str, int, str, str]]:
     for path in sorted(folder.glob("*_attributions.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             licences |= {row["file"]: row["licence"] for row in csv.DictReader(file)}
+    least, short_px = TRAINED_BY.sampling.least_colourfulness, TRAINED_BY.cache_px
     for photo in find_photos([folder]):
-        if colourfulness(shrink(decode(photo), MEASURED_PX)) >= LEAST_COLOURFULNESS:
+        if colourfulness(shrink(decode(photo), short_px)) >= least:
             data = photo.path.read_bytes()
             yield hashlib.sha256(data).hexdigest(), len(data), photo.source, licences.get(photo.name, "")
 

@@ -43,12 +43,6 @@ def decode_srgb(encoded: Array) -> Array:
     return np.where(encoded <= 0.04045, encoded / 12.92, ((np.maximum(encoded, 0.0) + 0.055) / 1.055) ** 2.4)
 
 
-def encode_srgb(linear: Array) -> Array:
-    """Linear light, any shape, clipped to 0..1 -> sRGB code values 0..1 (IEC 61966-2-1)."""
-    light = np.clip(linear, 0.0, 1.0)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
 def lightness(luminance: Array) -> Array:
     """Relative luminance Y (white = 1), any shape -> L* 0..100 (CIE 15:2018)."""
     return np.where(luminance > _EPSILON, 116.0 * np.cbrt(luminance) - 16.0, _KAPPA * luminance)

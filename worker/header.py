@@ -33,7 +33,6 @@ class Header:
     ends_early: bool = False
     largest_segment: int = 0  # of a TIFF's strips or tiles, bytes as stored
     whole_page: bool = False  # its form makes any decoder hold all of it (interlaced, progressive)
-    big_endian: bool = False
     directory: Directory | None = None
     exif: bytes | None = None  # a TIFF block
     xmp: bytes | None = None

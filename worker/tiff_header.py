@@ -44,7 +44,7 @@ def tiff_header(read: Read, size: int, page: int) -> Header:
         orientation=orientation(directory),
         x_resolution=resolution[282], y_resolution=resolution[283],
         resolution_unit={1: "none", 3: "cm"}.get(directory.number(296, 2), "inch") if resolution[282] else "none",
-        icc=directory.data(34675), big_endian=directory.order == ">", directory=directory,
+        icc=directory.data(34675), directory=directory,
         xmp=directory.data(700), iptc=directory.data(33723), ends_early=_pixels_beyond(directory, size),
         largest_segment=max(directory.numbers(325 if 324 in directory.tags else 279), default=0),
     )  # fmt: skip

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 #: `read(offset, count)` gives at most `count` bytes
 Read = Callable[[int, int], bytes]
-Value = tuple[int, ...] | tuple[float, ...] | bytes
 
 _MAX_ENTRIES: Final = 4096
 _MAX_DIRECTORIES: Final = 20_000
