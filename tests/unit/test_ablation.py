@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 
 from model.ablation import PARTS, without
 from model.config import PRESETS, ConfigError
+from worker.train_command import train
 
 DEFAULT, TEXTBOOK = PRESETS["default"], PRESETS["textbook"]
 
@@ -91,3 +93,10 @@ def test_textbook_is_the_method_as_stated():
     sampling = TEXTBOOK.sampling
     assert (sampling.film_share, sampling.rarity_power, sampling.source_power) == (0, 0, 1)
     assert sampling.least_colourfulness == 0
+
+
+def test_the_verb_names_every_part_and_every_preset():
+    options = {option.name: option for option in train.params}
+    assert tuple(options["without"].type.choices) == PARTS
+    assert all(f"{part}: " in options["without"].help for part in PARTS)
+    assert re.split(r", | or ", options["preset"].help.rstrip(".")) == list(PRESETS)
