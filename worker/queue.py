@@ -3,8 +3,10 @@
 The daemon sends tasks by the names below and never imports them: importing tasks would load TensorFlow.
 """
 
+import contextlib
 import datetime as dt
 import logging
+from collections.abc import Iterator
 from typing import Any, Final
 
 from celery import Celery
@@ -131,16 +133,23 @@ app = Celery("photochrom")
 app.add_defaults(lambda: celery_settings(load()))
 
 
+@contextlib.contextmanager
+def _broker_errors(advice: str) -> Iterator[None]:
+    """A broker that is away as one of our errors, with what becomes of the work."""
+    try:
+        yield
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"The broker does not answer: {error}. {advice}") from error
+
+
 def send(job_id: int, priority: int) -> None:
     """Tell the workers of a job. The row must have been committed before.
 
     Raises:
         BrokerUnavailable: the message was not taken; the row stays, and will be sent later.
     """
-    try:
+    with _broker_errors("Jobs wait in the database."):
         app.send_task(COLORIZE, (job_id,), priority=priority, retry=False)
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(f"The broker does not answer: {error}. Jobs wait in the database.") from error
 
 
 def ask_for_curation() -> None:
@@ -149,10 +158,8 @@ def ask_for_curation() -> None:
     Raises:
         BrokerUnavailable: the message was not taken.
     """
-    try:
+    with _broker_errors("Photos wait in the database."):
         app.send_task(CURATE, (), priority=PRIORITY["normal"], expires=CURATE_EXPIRES_S, retry=False)
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(f"The broker does not answer: {error}. Photos wait in the database.") from error
 
 
 def ask_for_retraining(trigger: str = "detach") -> None:
@@ -161,10 +168,8 @@ def ask_for_retraining(trigger: str = "detach") -> None:
     Raises:
         BrokerUnavailable: the message was not taken.
     """
-    try:
+    with _broker_errors("Use --now instead of --detach."):
         app.send_task(RETRAIN, (), {"trigger": trigger}, queue=TRAIN_QUEUE, retry=False)
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(f"The broker does not answer: {error}. Use --now instead of --detach.") from error
 
 
 def go_on_with_training() -> None:
@@ -181,11 +186,9 @@ def waiting() -> int:
     Raises:
         BrokerUnavailable: the broker does not answer.
     """
-    try:
-        with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0)
+    with _broker_errors("Jobs wait in the database."), app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        try:
             return int(connection.default_channel.queue_declare(COLORIZE_QUEUE, passive=True).message_count)
-    except (OperationalError, OSError) as error:
-        raise BrokerUnavailable(f"The broker does not answer: {error}. Jobs wait in the database.") from error
-    except connection.channel_errors:  # no such queue yet: nothing was ever sent
-        return 0
+        except connection.channel_errors:  # no such queue yet: nothing was ever sent
+            return 0
