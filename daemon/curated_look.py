@@ -19,7 +19,7 @@ import click
 from daemon import intake, roots
 from daemon.reconcile import CuratedReconciler
 from worker import files
-from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
+from worker.db import Database, made
 from worker.identity import is_known_again
 from worker.mounts import mount_of
 from worker.queue import PRIORITY
@@ -41,18 +41,14 @@ def look_once(settings: Settings) -> bool:
     root = settings.curated_root
     if root is None:
         return False
-    if not has_tables(settings.database):
-        migrate(settings.database)
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
     intake.ignore_lease_signals()
     watcher = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    try:
-        return _look(database, settings, root, watcher)
-    finally:
-        with database.writing() as session:
-            files.release_roots(session, watcher)
-        database.dispose()
+    with made(settings.database) as database:
+        try:
+            return _look(database, settings, root, watcher)
+        finally:
+            with database.writing() as session:
+                files.release_roots(session, watcher)
 
 
 def _look(database: Database, settings: Settings, root: RootSettings, watcher: str) -> bool:
@@ -89,6 +85,7 @@ def _command() -> click.Command:
     work: Callable[..., Any] = inner.callback or (lambda **_: None)
 
     def retrain(**options: Any) -> Any:
+        """The worker's verb, after a look where the run is to be here and now."""
         if options["now"] and not options["detach"]:
             look_once(load())
         return work(**options)

@@ -13,7 +13,7 @@ from daemon import roots
 from daemon.broker import check_broker
 from worker.addresses import without_password
 from worker.database_errors import in_words
-from worker.db import open_database, refuse_unmigrated
+from worker.db import opened
 from worker.errors import ExitCode, PhotochromError
 from worker.mounts import mount_of
 from worker.settings import Settings, broker_socket
@@ -67,12 +67,8 @@ def _folders(settings: Settings) -> list[Finding]:
 def _database(settings: Settings) -> str:
     if not settings.database_url and not (settings.state_dir / "photochrom.db").is_file():
         return "not made yet; `photochrom up` makes it"
-    database = open_database(settings.database)
-    try:
-        refuse_unmigrated(database)
+    with opened(settings.database):
         return f"{without_password(settings.database)} answers, its schema is this version's"
-    finally:
-        database.dispose()
 
 
 def _broker(settings: Settings) -> str:

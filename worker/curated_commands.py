@@ -8,7 +8,7 @@ import click
 import sqlalchemy as sa
 
 from worker import curated
-from worker.db import Database, has_tables, open_database, refuse_unmigrated
+from worker.db import Database, has_tables, opened
 from worker.errors import DatabaseUnusable
 from worker.json_output import print_json_rows
 from worker.learning_tables import CuratedPhoto, CuratedState
@@ -27,12 +27,8 @@ def _record() -> Iterator[Database]:
     settings = load()
     if not has_tables(settings.database):
         raise DatabaseUnusable("There is no database here yet. Start `photochrom up --curated DIR` first.")
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
-    try:
+    with opened(settings.database) as database:
         yield database
-    finally:
-        database.dispose()
 
 
 def _as_dict(photo: CuratedPhoto) -> dict[str, object]:

@@ -173,7 +173,7 @@ def migrate(url: str) -> None:
 
     database = open_database(url)
     try:
-        refuse_newer(database)
+        _is_current(database)  # raises where it is newer
         command.upgrade(alembic_config(database), "head")
     except (SQLAlchemyError, CommandError) as error:
         raise DatabaseUnusable(
@@ -184,13 +184,8 @@ def migrate(url: str) -> None:
         database.dispose()
 
 
-def refuse_newer(database: Database) -> None:
-    """Raise DatabaseNewer when the schema is of a revision that this program does not know."""
-    _is_current(database)
-
-
 def _is_current(database: Database) -> bool:
-    """Whether the schema is this program's; False for an older one and for none."""
+    """Whether the schema is this program's; False for an older one and for none, DatabaseNewer for a newer one."""
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
@@ -222,6 +217,26 @@ def refuse_unmigrated(database: Database) -> None:
             "The database has no tables yet, or those of an older version. "
             "Run `photochrom up` or `photochrom migrate` first."
         )
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """The database for as long as the block runs; raises as `open_database` and `refuse_unmigrated`."""
+    database = open_database(url)
+    try:
+        refuse_unmigrated(database)
+        yield database
+    finally:
+        database.dispose()
+
+
+@contextlib.contextmanager
+def made(url: str) -> Iterator[Database]:
+    """The same, made if there is none: whoever promotes before the first `up` is to find it so afterwards."""
+    if not has_tables(url):
+        migrate(url)
+    with opened(url) as database:
+        yield database
 
 
 class SchemaGuard:

@@ -14,7 +14,7 @@ from model.registry import Version, WeightsError
 from model.store import Store
 from worker import fitness, serving, versions
 from worker import recolor as recolouring
-from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
+from worker.db import has_tables, made
 from worker.errors import OutputUnwritable, VersionRefused, WeightsBroken
 from worker.learning_tables import CHAMPION, VersionState
 from worker.settings import Settings, load
@@ -26,19 +26,6 @@ def _errors() -> Iterator[None]:
         yield
     except WeightsError as error:
         raise WeightsBroken(str(error)) from error
-
-
-@contextlib.contextmanager
-def _record(settings: Settings) -> Iterator[Database]:
-    """The database, made if there is none: whoever promotes before the first `up` is to find it so afterwards."""
-    if not has_tables(settings.database):
-        migrate(settings.database)
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
-    try:
-        yield database
-    finally:
-        database.dispose()
 
 
 @click.group("models")
@@ -73,7 +60,7 @@ def listing(settings: Settings) -> list[dict[str, Any]]:
     rows = {name: _row(name, shipped) for name in Store(settings.models).names()}
     chosen: str | None = None
     if has_tables(settings.database):
-        with _record(settings) as database, database.reading() as session:
+        with made(settings.database) as database, database.reading() as session:
             chosen, uses = versions.champion(session), versions.derivatives(session)
             for known in versions.all_versions(session):
                 rows.setdefault(known.version, _row(known.version, shipped) | {"problem": "its folder is missing"})
@@ -110,7 +97,7 @@ def show(version: str) -> None:
     events: list[dict[str, Any]] = []
     verdict: dict[str, Any] = {}
     if has_tables(settings.database):
-        with _record(settings) as database, database.reading() as session:
+        with made(settings.database) as database, database.reading() as session:
             events = [
                 {"at": e.at.isoformat(timespec="seconds"), "action": e.action, "version": e.version,
                  "previous": e.previous, "actor": e.actor, "reason": e.reason}
@@ -149,7 +136,7 @@ def promote_version(settings: Settings, name: str, *, actor: str, reason: str, f
         why = found.problem or "; ".join(found.failed)
         raise VersionRefused(f"Version {name} is not fit to serve: {why}. The champion stays.")
     shipped = registry.shipped()
-    with _record(settings) as database, database.writing() as session:
+    with made(settings.database) as database, database.writing() as session:
         for each in (shipped, version):
             row = versions.record(session, each.name, directory=str(each.directory),
                                   weights_sha256=each.weights_sha256, state=VersionState.CANDIDATE)  # fmt: skip
@@ -169,7 +156,7 @@ def rollback(reason: str) -> None:
     settings = load()
     with _errors():
         shipped = registry.shipped().name
-        with _record(settings) as database:
+        with made(settings.database) as database:
             with database.reading() as session:
                 now = versions.champion(session) or shipped
                 target = versions.before(session, now)
@@ -210,7 +197,7 @@ def export(version: str, file: Path) -> None:
 def import_(file: Path) -> None:
     """Take a version from FILE, made by `models export`. It does not serve until it is promoted."""
     settings = load()
-    with _errors(), _record(settings) as database:
+    with _errors(), made(settings.database) as database:
         with database.reading() as session:
             known = {row.version: row.weights_sha256 for row in versions.all_versions(session)}
         version = Store(settings.models).take(file, known)
@@ -240,7 +227,7 @@ def recolor(
     all other scans.
     """
     settings = load()
-    with _errors(), _record(settings) as database:
+    with _errors(), made(settings.database) as database:
         version = (Store(settings.models).open(model) if model else serving.chosen(settings)).name
         with database.reading() as session:
             where = recolouring.places(session, [os.fsencode(path) for path in (*paths, *folder)])

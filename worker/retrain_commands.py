@@ -1,13 +1,11 @@
 """The verbs of retraining: a run now or queued, what the last one came to, and the process that does scheduled ones."""
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -15,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker import limits, queue, training_runs
-from worker.db import Database, has_tables, migrate, open_database, refuse_unmigrated
+from worker.db import Database, has_tables, made, opened
 from worker.errors import DependencyMissing, ExitCode, PhotochromError
 from worker.learning_tables import RunState
 from worker.settings import TRAINER, Settings, load
@@ -27,18 +25,6 @@ logger = logging.getLogger(__name__)
 
 #: how often a resuming trainer looks whether another process's lease has run out
 LEASE_POLL_S: Final = 5.0
-
-
-@contextlib.contextmanager
-def _record(settings: Settings) -> Iterator[Database]:
-    if not has_tables(settings.database):
-        migrate(settings.database)
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
-    try:
-        yield database
-    finally:
-        database.dispose()
 
 
 @click.command()
@@ -66,7 +52,7 @@ def retrain(now: bool, detach: bool, minutes: float | None, as_json: bool) -> No
     if not now:
         _last(settings, as_json)
         return
-    with _record(settings) as database:
+    with made(settings.database) as database:
         ended = _foreground(settings, database, minutes)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(ended), indent=2))
@@ -123,7 +109,7 @@ def _tell(ended: "Ended") -> None:
 def _last(settings: Settings, as_json: bool) -> None:
     status = None
     if has_tables(settings.database):
-        with _record(settings) as database, database.reading() as session:
+        with made(settings.database) as database, database.reading() as session:
             status = training_runs.latest(session)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(status) if status else None, indent=2, default=str))
@@ -138,9 +124,8 @@ def trainer() -> None:
     """Do scheduled and queued retraining runs, one at a time, until SIGTERM; colours nothing."""
     settings = load()
     limits.hand_down_no_capability()
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
-    database.dispose()
+    with opened(settings.database):
+        pass  # refused here and at once, not by its child processes with every message
     os.environ[TRAINER] = "1"  # its child processes load nothing to colour with
     queue.app.worker_main(
         ["worker", "--queues", queue.TRAIN_QUEUE, "--hostname", f"trainer-{os.getpid()}@%h", "--concurrency", "1",
@@ -155,7 +140,7 @@ def do(trigger: str) -> None:
 
     settings = load()
     use_device(settings)
-    with _record(settings) as database:
+    with made(settings.database) as database:
         if trigger == queue.RESUME and not _left_over(database):
             return
         try:

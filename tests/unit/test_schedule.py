@@ -187,7 +187,7 @@ def test_resuming_starts_no_new_run_and_records_nothing(
     begun: list[str] = []
     monkeypatch.setattr(retrain, "run", lambda *_, trigger: begun.append(trigger) or retrain.Ended(
         state=RunState.REJECTED, reason="", run_id=1))  # fmt: skip
-    monkeypatch.setattr(retrain_commands, "_record", lambda _: contextlib.nullcontext(record))
+    monkeypatch.setattr(retrain_commands, "made", lambda _: contextlib.nullcontext(record))
     monkeypatch.setattr(retrain_commands, "use_device", lambda _: None)
     monkeypatch.setattr(retrain_commands, "LEASE_POLL_S", 0.01)
     monkeypatch.setattr(training_runs, "LONGEST_LEASE_S", 0.05)  # so long it waits for another process's end
