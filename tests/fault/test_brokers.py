@@ -128,6 +128,51 @@ def test_broker_killed(plant: Plant, cell: Cell) -> None:
 
 
 @pytest.mark.slow
+def test_broker_killed_while_a_job_is_held(plant: Plant, cell: Cell) -> None:
+    """The job ends while no broker is there to acknowledge its message to."""
+    plant.arm("claimed", "stop")
+    originals = plant.drop("held", 3)
+    plant.hit("claimed")
+    (child,) = plant.coloring()
+    queued(plant, "held", 3)
+    assert client(plant).hlen("photochrom:unacked"), "every message was acknowledged already"
+    cut_off(plant.broker())
+    os.kill(child, signal.SIGCONT)
+    ended = time.time()
+    fault = "SIGKILL of the broker while a job is held, its message not acknowledged"
+    cell.recovered(fault, plant.settle("held", 3) - ended)
+    assert_invariants(plant, originals, "held")
+    assert {job.claim_no for job in plant.jobs("held")} == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["away", "back"])
+def test_broker_killed_before_messages_are_sent(plant: Plant, cell: Cell, state: str) -> None:
+    """The dispatcher has noted them as sent; when it goes on the broker is still away, or back already."""
+    folder, log = f"unsent-{state}", plant.installation.state_dir / "logs" / "watch.log"
+    plant.arm("marked", "stop")
+    originals = plant.drop(folder, 3)
+    plant.hit("marked")
+    watcher, before, told = plant.part("watch"), plant.broker(), log.read_text().count("broker_down")
+    if state == "away":
+        os.kill(plant.up, signal.SIGSTOP)  # who would start another one
+    cut_off(before)
+    try:
+        if state == "back":
+            wait_for(lambda: plant.broker() != before and _answers(plant), 30, "the broker is back")
+        os.kill(watcher, signal.SIGCONT)
+        if state == "away":
+            wait_for(lambda: log.read_text().count("broker_down") > told, 60, "the dispatcher finds no broker")
+    finally:
+        os.kill(plant.up, signal.SIGCONT)
+    ended = time.time()
+    fault = f"SIGKILL of the broker between marked and sent, {state} when the dispatcher goes on"
+    cell.recovered(fault, plant.settle(folder, 3) - ended)
+    assert_invariants(plant, originals, folder)
+    assert {job.claim_no for job in plant.jobs(folder)} == {1}
+
+
+@pytest.mark.slow
 def test_broker_restarted_three_times(plant: Plant, cell: Cell) -> None:
     originals = plant.drop("thrice", 8)
     queued(plant, "thrice", 8)
