@@ -13,6 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from daemon.batches import manifest_line
 from worker.db import Database
 from worker.errors import PhotochromError
 from worker.jobs import OPEN, PUBLISHED
@@ -53,11 +54,11 @@ class Reporter:
             if time.monotonic() < self._failed.get(batch, (0.0, ""))[0]:
                 continue
             with self._database.reading() as session:
-                report = batch_report(session, self._root.key, batch)
-            if report is None:
+                told = batch_report(session, self._root.key, batch)
+            if told is None:
                 continue
             try:
-                if self._write(batch, report):
+                if self._write(batch, *told):
                     written.append(batch)
             except PhotochromError as error:
                 self._try_again(batch, str(error))
@@ -72,18 +73,20 @@ class Reporter:
             logger.warning("report_not_written", extra={"batch": display(batch), "why": why})
         self._failed[batch] = (time.monotonic() + RETRY_S, why)
 
-    def _write(self, batch: bytes, report: dict[str, Any]) -> bool:
-        """False when both files are there already, as they are.
+    def _write(self, batch: bytes, report: dict[str, Any], checksums: bytes) -> bool:
+        """False when both files are there already, and tell at least as much.
 
         The one that says whose it is comes first: by it the other is known when only one could be written.
         """
         content = (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
-        text = as_text(report).encode()
+        text = as_text(report).encode() + checksums
         old, old_text = self._read(batch, b".json"), self._read(batch, b".txt")
         if (old, old_text) == (content, text):
             return False
         ours = {hashlib.sha256(old).hexdigest()} if old is not None and FORMAT.encode() in old else set()
         known = old_text is not None and old_text.startswith(f"Batch {report['batch']}: ".encode())
+        if ours and known and _tells_more(old or b"", report):
+            return False
         ours_text = {hashlib.sha256(old_text or b"").hexdigest()} if ours and known else set()
         self._publish(batch, b".json", content, ours)
         self._publish(batch, b".txt", text, ours_text)
@@ -107,8 +110,8 @@ class Reporter:
             return None
 
 
-def batch_report(session: Session, root: str, batch: bytes) -> dict[str, Any] | None:
-    """What became of a batch; None while a file of it is still on its way.
+def batch_report(session: Session, root: str, batch: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """What became of a batch, and its derivatives as a manifest; None while a file of it is still on its way.
 
     Args:
         session: a reading session.
@@ -126,12 +129,14 @@ def batch_report(session: Session, root: str, batch: bytes) -> dict[str, Any] | 
         return None
     started = min(job.created_at for job in jobs)
     finished = max(job.finished_at or job.created_at for job in jobs)
+    published = [job for job in jobs if job.state in PUBLISHED]
+    checksums = b"".join(manifest_line(job.output_path or b"", job.output_sha256 or "") for job in published)
     return {
         "format": FORMAT, "batch": display(batch), "root": root, "files": len(jobs),
         "counts": dict(sorted(Counter(str(job.state) for job in jobs).items())),
         "started_at": _at(started), "finished_at": _at(finished),
         "duration_s": round((finished - started).total_seconds(), 1),
-        "models": sorted({job.model_version for job in jobs if job.model_version and job.state in PUBLISHED}),
+        "models": sorted({job.model_version for job in published if job.model_version}),
         "failures": [
             {"path": job.display_path, "state": job.state, "job": job.id, "reason": job.reason}
             for job in jobs if job.state not in PUBLISHED
@@ -139,16 +144,16 @@ def batch_report(session: Session, root: str, batch: bytes) -> dict[str, Any] | 
         "derivatives": [
             {"source": job.display_path, "source_sha256": job.source_sha256, "state": job.state,
              "derivative": display(job.output_path or b""), "derivative_sha256": job.output_sha256}
-            for job in jobs if job.state in PUBLISHED
+            for job in published
         ],
-    }  # fmt: skip
+    }, checksums  # fmt: skip
 
 
 _WAITING: Final = (FileState.SETTLING, FileState.BLOCKED)
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report for a person; its last part is what `sha256sum --check` reads, seen from the output folder."""
+    """The report for a person; what `sha256sum --check` reads, seen from the output folder, comes after it."""
     counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in report["counts"].items())
     lines = [
         f"Batch {report['batch']}: {report['files']} files: {counts}.",
@@ -156,8 +161,16 @@ def as_text(report: dict[str, Any]) -> str:
         f"model {', '.join(report['models']) or 'none'}.",
     ]
     lines += [f"{failure['state']}: {failure['path']}: {failure['reason']}" for failure in report["failures"]]
-    lines += ["", *(f"{item['derivative_sha256']}  {item['derivative']}" for item in report["derivatives"])]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n"
+
+
+def _tells_more(old: bytes, report: dict[str, Any]) -> bool:
+    """Whether a report that is there tells all of this and more: originals may be taken away once they are done."""
+    try:
+        before = json.loads(old)
+    except ValueError:
+        return False
+    return all(entry in before.get(part, ()) for part in ("failures", "derivatives") for entry in report[part])
 
 
 def _moved(session: Session, root: str, after_event: int) -> set[bytes]:

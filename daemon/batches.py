@@ -5,11 +5,12 @@ when it is, a count of pictures, or a manifest of checksums as sha256sum(1) writ
 every answer comes from a look at the folder, so that a restart changes nothing.
 """
 
+import codecs
 import dataclasses
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from daemon import intake, scan
@@ -84,7 +85,10 @@ class Gate:
         now_s = time.monotonic()
         batch = self._batches.setdefault(name, _Batch(name, StabilityTracker(self.settle_s)))
         batch.asked_s = now_s
-        if now_s - batch.looked_s > LOOK_AGAIN_S:
+        if not self._is_picture(batch, path):
+            return None  # nobody waits for it, and it waits for nobody
+        # whatever settles must have been looked at since it was touched
+        if now_s - batch.looked_s > min(LOOK_AGAIN_S, self.settle_s):
             self._forget(now_s)
             try:
                 self._look(batch, go_on)
@@ -112,20 +116,27 @@ class Gate:
             count, wanted = self._pictures(batch, go_on), self._settings.batch_count
             reason = "" if count >= wanted else f"Its batch has {count} of {wanted} pictures."
         else:
+            writing = self._is_being_written(batch)
             batch.wait, batch.listed = self._compare(batch, go_on)
+            if writing:  # its files settle meanwhile
+                rest = f"{self._settings.batch_manifest} of its batch must be quiet first."
+                batch.wait = NotTaken(FileState.SETTLING, rest)
             return
         batch.wait = _blocked(reason) if reason else None
 
     def _compare(self, batch: _Batch, go_on: GoOn) -> tuple[NotTaken | None, frozenset[bytes]]:
-        name, folder = self._settings.batch_manifest, os.path.join(self._root, batch.folder)
+        name = self._settings.batch_manifest
         try:
-            fd = os.open(os.path.join(folder, self._own), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            with os.fdopen(fd, "rb") as file:
-                listed = dict(parse_manifest(file.read(MANIFEST_MAX_BYTES)))
+            listed = self._listed(batch)
         except FileNotFoundError:
             return _blocked(f"Its batch waits for {name}."), frozenset()
         except (OSError, ValueError) as error:
-            return _blocked(f"{name} of its batch cannot be read ({error}). Correct it."), frozenset()
+            why = scan.in_words(error) if isinstance(error, OSError) else error
+            return _blocked(f"{name} of its batch cannot be read ({why}). Correct it."), frozenset()
+        return self._differences(batch, listed, go_on), frozenset(listed)
+
+    def _differences(self, batch: _Batch, listed: Mapping[bytes, str], go_on: GoOn) -> NotTaken | None:
+        name = self._settings.batch_manifest
         batch.hashes = {path: known for path, known in batch.hashes.items() if path in listed}
         missing, wrong, settling = [], [], []
         for path, sha256 in listed.items():
@@ -140,10 +151,37 @@ class Gate:
                 wrong.append(path)
         told = "; ".join(filter(None, [_named("missing", missing), _named("not as listed", wrong)]))
         if told:
-            return _blocked(f"Its batch is not what {name} says: {told}."), frozenset(listed)
+            return _blocked(f"Its batch is not what {name} says: {told}.")
         # quiet files settle without a further event: they are asked about again after the settle time
         rest = f"Its batch has files that must be quiet first: {_named('settling', settling)}."
-        return (NotTaken(FileState.SETTLING, rest) if settling else None), frozenset(listed)
+        return NotTaken(FileState.SETTLING, rest) if settling else None
+
+    def _is_being_written(self, batch: _Batch) -> bool:
+        """Whether the manifest may still grow: sha256sum reads long between two lines."""
+        try:
+            fd = open_below(self._root, batch.folder + b"/" + self._own)
+        except OSError:
+            return False  # another matter
+        try:
+            batch.settling.observe(self._own, Stamp.of(os.fstat(fd)), time.monotonic())
+            return not batch.settling.is_quiet(self._own, time.monotonic()) or intake.has_writer(fd)
+        finally:
+            os.close(fd)
+
+    def _listed(self, batch: _Batch) -> dict[bytes, str]:
+        """What the manifest lists beside itself.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+            ValueError: it is no manifest.
+        """
+        with os.fdopen(open_below(self._root, batch.folder + b"/" + self._own), "rb") as file:
+            content = file.read(MANIFEST_MAX_BYTES + 1)
+        if len(content) > MANIFEST_MAX_BYTES:
+            raise ValueError(f"it has more than {MANIFEST_MAX_BYTES >> 20} MiB")
+        listed = parse_manifest(content)
+        listed.pop(self._own, None)  # `sha256sum * > SHA256SUMS` lists it as it was when it was empty
+        return listed
 
     def _sha256(self, batch: _Batch, below: bytes, go_on: GoOn) -> str | None:
         """Of a file's bytes, read once as long as it is not touched; None while it settles.
@@ -176,16 +214,18 @@ class Gate:
         for listing in scan.walk(self._root, batch.folder):
             if not go_on():
                 raise _Stopped
-            count += sum(self._is_picture(batch, path, stamp) for path, stamp in listing.files.items())
+            count += sum(self._is_picture(batch, path) for path in listing.files)
         return count
 
-    def _is_picture(self, batch: _Batch, path: bytes, stamp: Stamp) -> bool:
+    def _is_picture(self, batch: _Batch, path: bytes) -> bool:
+        """Whether the watcher would take a file, by its name or its first bytes."""
         if intake.promises_picture(path):
             return True
-        known = batch.pictures.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
         try:
+            stamp = Stamp.of(os.lstat(os.path.join(self._root, path)))
+            known = batch.pictures.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
             fd = open_below(self._root, path)
         except OSError:
             return False
@@ -199,25 +239,41 @@ class Gate:
         return told
 
 
-def parse_manifest(content: bytes) -> Iterator[tuple[bytes, str]]:
-    r"""(path, sha256) of each line that sha256sum(1) wrote: `<64 hex>  name`; ` *` is binary, `\` leads escaped names.
+#: a path is as it is up to the line's end: bytes, which need be no UTF-8
+_LINE: Final = re.compile(rb"(?P<escaped>\\?)(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<path>.+)", re.DOTALL)
+
+
+def parse_manifest(content: bytes) -> dict[bytes, str]:
+    r"""Path → sha256, by the lines of sha256sum(1): `<64 hex>  name`; ` *` is binary, `\` leads escaped names.
+
+    Empty lines, comments (`#`), line ends and the byte order mark of Windows mean nothing, nor does `./` in a path.
 
     Raises:
-        ValueError: a line is none of these, or names a path that leads out of the batch.
+        ValueError: a line is none of these, names a path that leads out of the batch, or contradicts another one.
     """
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
+    listed: dict[bytes, str] = {}
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        line = line.removesuffix(b"\r")
+        if not line.strip() or line.startswith(b"#"):
             continue
-        escaped = line.startswith(b"\\")
-        digest, separator, path = line.removeprefix(b"\\").partition(b" ")
-        if path[:1] not in {b" ", b"*"} or not separator or len(digest) != 64:
+        found = _LINE.fullmatch(line)
+        if found is None:
             raise ValueError(f"line {number} is not as sha256sum writes it")
-        path = path[1:].removeprefix(b"./")
-        if escaped:
-            path = re.sub(rb"\\(.)", lambda found: {b"n": b"\n", b"r": b"\r"}.get(found[1], found[1]), path)
+        path, sha256 = found["path"], found["sha256"].decode().lower()
+        if found["escaped"]:
+            path = re.sub(rb"\\(.)", lambda escape: {b"n": b"\n", b"r": b"\r"}.get(escape[1], escape[1]), path)
         if path.startswith(b"/") or b".." in path.split(b"/"):
             raise ValueError(f"line {number} leads out of the folder")
-        yield path, digest.decode("ascii", "replace").lower()
+        path = os.path.normpath(path)
+        if listed.setdefault(path, sha256) != sha256:
+            raise ValueError(f"line {number} says another checksum of {display(path)} than a line before")
+    return listed
+
+
+def manifest_line(path: bytes, sha256: str) -> bytes:
+    """A file's line as sha256sum(1) writes it."""
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return (b"" if escaped == path else b"\\") + sha256.encode() + b"  " + escaped + b"\n"
 
 
 def _blocked(reason: str) -> NotTaken:

@@ -12,7 +12,7 @@ import pytest
 
 from daemon import batch_report
 from daemon.batch_report import Reporter
-from daemon.batches import Gate, parse_manifest
+from daemon.batches import Gate, manifest_line, parse_manifest
 from daemon.reconcile import Reconciler
 from worker import files, jobs
 from worker.db import Database
@@ -51,7 +51,7 @@ class Box:
             )  # fmt: skip
 
     def put(self, name: str, content: bytes = b"") -> None:
-        (self.inbox / name).write_bytes(content or name.encode())
+        (self.inbox / name).write_bytes(content or os.fsencode(name))
 
     def scan(self) -> dict[str, str]:
         """The files' states after a full look."""
@@ -95,7 +95,7 @@ def test_a_count_releases_a_box(database: Database, folders: tuple[Path, Path]) 
     box = Box(database, folders, batch="count", batch_count=3)
     for name in ("box 1/a.png", "box 1/deep/b.tif", "box 1/notes.txt"):
         box.put(name)
-    assert set(box.scan().values()) == {"blocked"}
+    assert box.scan() == {"box 1/a.png": "blocked", "box 1/deep/b.tif": "blocked", "box 1/notes.txt": "ignored"}
     assert box.reason("box 1/a.png") == "Its batch has 2 of 3 pictures."
     box.put("box 1/c.jpg")
     assert sorted(box.scan().values()) == ["ignored", "submitted", "submitted", "submitted"]
@@ -130,13 +130,44 @@ def test_manifests_are_read_as_sha256sum_writes_them(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / os.fsdecode(name)).write_bytes(name)
     done = subprocess.run([b"sha256sum", *names], cwd=tmp_path, capture_output=True, check=True)
-    assert dict(parse_manifest(done.stdout)) == {name: hashlib.sha256(name).hexdigest() for name in names}
+    lines = (manifest_line(name, hashlib.sha256(name).hexdigest()) for name in names)
+    assert b"".join(lines) == done.stdout
+    assert parse_manifest(done.stdout) == {name: hashlib.sha256(name).hexdigest() for name in names}
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"0" * 64 + b" a", b"0" * 64 + b"  ../a", b"0" * 64 + b"  /a", b"00  a"])
+ONE, TWO = b"1a" * 32, b"2b" * 32
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"nonsense", ONE + b" a", ONE + b"  ../a", ONE + b"  /a", ONE + b"  a/../b", b"00  a", b"zz" * 32 + b"  a",
+     ONE + b"  "],
+)  # fmt: skip
 def test_what_is_no_manifest_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match="line 1"):
-        list(parse_manifest(line))
+        parse_manifest(line)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"line 2 says another checksum of a\.png"):
+        parse_manifest(ONE + b"  a.png\n" + TWO + b"  ./a.png\n")
+
+
+def test_what_other_programs_write_is_read_too() -> None:
+    lines = (b"\xef\xbb\xbf# of box 1", b"", ONE.upper() + b" *a.png", ONE + b"  a.png", TWO + b"  ./deep//./b.png")
+    listed = {b"a.png": ONE.decode(), b"deep/b.png": TWO.decode()}
+    assert parse_manifest(b"\r\n".join(lines)) == listed
+    assert parse_manifest(ONE + b"  a\rb.png\n") == {b"a\rb.png": ONE.decode()}, "older ones do not escape it"
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_a_manifest_that_lists_itself_releases_its_box(database: Database, folders: tuple[Path, Path]) -> None:
+    """The shell makes the file before find finds all that is there."""
+    box = Box(database, folders, batch="manifest")
+    box.put("box 1/a.png")
+    subprocess.run("find . -type f -exec sha256sum {} + > SHA256SUMS", shell=True, cwd=box.box, check=True)
+    assert b"SHA256SUMS" in (box.box / "SHA256SUMS").read_bytes()
+    assert box.scan() == {"box 1/a.png": "submitted", "box 1/SHA256SUMS": "ignored"}
 
 
 def test_one_report_when_the_last_scan_has_ended(database: Database, folders: tuple[Path, Path]) -> None:
@@ -164,6 +195,44 @@ def test_one_report_when_the_last_scan_has_ended(database: Database, folders: tu
     assert box.reporter.report() == [b"box 1"]
     told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
     assert told["counts"] == {"done": 2}
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_sha256sum_reads_a_report_with_names_of_any_bytes(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="marker")
+    names = [b"a\nb.png", b"back\\slash.png", b"\xff.png", b"plain.png"]
+    for name in (*names, b"READY"):
+        box.put(os.fsdecode(b"box 1/" + name))
+    box.scan()
+    box.colour()
+    box.reporter.report()
+    for name in names:
+        box.output.joinpath(os.fsdecode(b"box 1/" + name + b"~")).write_bytes(b"box 1/" + name)
+    check = ["sha256sum", "--check", "--quiet", "box 1/batch-report.txt"]
+    checked = subprocess.run(check, cwd=box.output, capture_output=True, check=False)
+    assert checked.returncode == 0, checked
+
+
+@pytest.mark.parametrize("gone", [["box 1/a.png"], ["box 1/a.png", "box 1/deep/b.png"]])
+def test_originals_that_are_taken_away_stay_in_the_report(
+    database: Database, folders: tuple[Path, Path], gone: list[str]
+) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/deep/b.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    assert box.reporter.report() == [b"box 1"]
+    files_of_it = [path.read_bytes() for path in sorted((box.output / "box 1").iterdir())]
+    for name in gone:
+        (box.inbox / name).unlink()
+    box.scan()
+    assert Reporter(database, box.settings).report() == [], "after a restart"
+    assert [path.read_bytes() for path in sorted((box.output / "box 1").iterdir())] == files_of_it
+    box.put("box 1/late.png")
+    box.scan()
+    box.colour()
+    assert Reporter(database, box.settings).report() == [b"box 1"], "there is something new to tell"
 
 
 def test_a_report_never_replaces_a_foreign_file(database: Database, folders: tuple[Path, Path]) -> None:

@@ -34,7 +34,8 @@ class Box:
         return path
 
     def list(self, **listed: bytes) -> None:
-        lines = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in listed.items()]
+        """Pictures by their stems."""
+        lines = [f"{hashlib.sha256(content).hexdigest()}  {name}.png\n" for name, content in listed.items()]
         self.put("SHA256SUMS", "".join(lines).encode())
 
 
@@ -60,17 +61,17 @@ def reason(held: NotTaken | None, state: FileState) -> str:
 def test_a_listed_file_is_read_once_and_only_after_it_was_quiet(box: Box) -> None:
     gate = box.gate(batch="manifest")
     box.list(a=b"aa", b=b"bbbb")
-    quiet, growing = box.put("a", b"aa"), box.put("b", b"b")
+    quiet, growing = box.put("a.png", b"aa"), box.put("b.png", b"b")
     for length in (2, 3, 4):
-        told = reason(gate.held(b"box/a"), FileState.SETTLING)
+        told = reason(gate.held(b"box/a.png"), FileState.SETTLING)
         growing.write_bytes(b"b" * length)
         box.clock_s += SETTLE_S - 1
-    assert told == "Its batch has files that must be quiet first: settling: b."
+    assert told == "Its batch has files that must be quiet first: settling: b.png."
     assert box.read == [quiet.stat().st_ino], "what grows was read"
-    reason(gate.held(b"box/a"), FileState.SETTLING)
+    reason(gate.held(b"box/a.png"), FileState.SETTLING)
     box.clock_s += SETTLE_S
     for _ in range(3):
-        assert gate.held(b"box/a") is None
+        assert gate.held(b"box/a.png") is None
         box.clock_s += NEXT_S
     assert box.read == [quiet.stat().st_ino, growing.stat().st_ino]
 
@@ -78,11 +79,11 @@ def test_a_listed_file_is_read_once_and_only_after_it_was_quiet(box: Box) -> Non
 def test_reading_a_batch_ends_when_the_watcher_is_to_end(box: Box) -> None:
     gate = box.gate(batch="manifest")
     box.list(a=b"aa")
-    box.put("a", b"aa")
-    gate.held(b"box/a")
+    box.put("a.png", b"aa")
+    gate.held(b"box/a.png")
     box.clock_s += SETTLE_S
-    assert "ended" in reason(gate.held(b"box/a", lambda: False), FileState.SETTLING)
-    assert gate.held(b"box/a") is None
+    assert "ended" in reason(gate.held(b"box/a.png", lambda: False), FileState.SETTLING)
+    assert gate.held(b"box/a.png") is None
 
 
 def test_counting_a_batch_ends_when_the_watcher_is_to_end(box: Box) -> None:
@@ -95,18 +96,20 @@ def test_counting_a_batch_ends_when_the_watcher_is_to_end(box: Box) -> None:
 def test_a_complete_batch_is_forgotten_and_an_incomplete_one_is_not(box: Box) -> None:
     gate = box.gate(batch="manifest")
     box.list(a=b"aa", missing=b"")
-    box.put("a", b"aa")
-    gate.held(b"box/a")
+    box.put("a.png", b"aa")
+    gate.held(b"box/a.png")
     box.clock_s += SETTLE_S
     for _ in range(2):
-        assert "missing: missing" in reason(gate.held(b"box/a"), FileState.BLOCKED)
+        assert "missing: missing.png" in reason(gate.held(b"box/a.png"), FileState.BLOCKED)
         box.clock_s += FORGET_S + 1
-        gate.held(b"another/a")
+        gate.held(b"another/a.png")
     assert len(box.read) == 1 and b"box" in gate._batches
     box.list(a=b"aa")
-    assert gate.held(b"box/a") is None
+    gate.held(b"box/a.png")
+    box.clock_s += SETTLE_S
+    assert gate.held(b"box/a.png") is None
     box.clock_s += FORGET_S + 1
-    gate.held(b"another/a")
+    gate.held(b"another/a.png")
     assert set(gate._batches) == {b"another"}, "what is complete is not kept"
 
 
@@ -118,3 +121,55 @@ def test_a_count_is_of_what_would_be_taken(box: Box) -> None:
     box.put("notes.txt", b"\x89PNG\r\n\x1a\n, and longer")
     box.clock_s += NEXT_S
     assert gate.held(b"box/a.png") is None
+
+
+def test_a_manifest_that_is_being_written_releases_nothing(box: Box) -> None:
+    """Its first lines come long before its last ones, and are right."""
+    gate = box.gate(batch="manifest")
+    box.put("a.png", b"aa")
+    box.put("b.png", b"bb")
+    box.list(a=b"aa")
+    for listed in ({"a": b"aa"}, {"a": b"aa", "b": b"bb"}, {"a": b"aa", "b": b"bb", "c": b"cc"}):
+        box.list(**listed)
+        told = reason(gate.held(b"box/a.png"), FileState.SETTLING)
+        assert told == "SHA256SUMS of its batch must be quiet first."
+        box.clock_s += SETTLE_S - 1
+    box.clock_s += SETTLE_S
+    assert "missing: c.png" in reason(gate.held(b"box/a.png"), FileState.BLOCKED)
+    box.list(a=b"aa", b=b"bb")
+    box.clock_s += NEXT_S
+    gate.held(b"box/a.png")
+    box.clock_s += SETTLE_S
+    with (box.root / "box" / "SHA256SUMS").open("ab"):  # sha256sum reads on
+        reason(gate.held(b"box/a.png"), FileState.SETTLING)
+    box.clock_s += NEXT_S
+    assert gate.held(b"box/a.png") is None
+
+
+def test_what_settled_after_the_last_look_is_compared(box: Box) -> None:
+    """Also where files settle faster than a batch is looked at by the clock."""
+    gate = box.gate(batch="manifest")
+    gate.settle_s = LOOK_AGAIN_S / 4
+    box.list(a=b"aa")
+    box.put("a.png", b"aa")
+    gate.held(b"box/a.png")
+    box.clock_s += LOOK_AGAIN_S + 0.1
+    assert gate.held(b"box/a.png") is None
+    box.put("a.png", b"another")
+    box.clock_s += LOOK_AGAIN_S / 2
+    assert gate.held(b"box/a.png") is not None
+
+
+def test_what_is_no_picture_waits_for_nobody(box: Box) -> None:
+    gate = box.gate(batch="manifest")
+    box.put("notes.txt", b"words")
+    box.put("scan_0001", b"II*\0")
+    assert gate.held(b"box/notes.txt") is None
+    assert gate.held(b"box/gone.txt") is None
+    assert "waits for SHA256SUMS" in reason(gate.held(b"box/scan_0001"), FileState.BLOCKED)
+    box.put("SHA256SUMS", b"")
+    box.clock_s += NEXT_S
+    gate.held(b"box/scan_0001")
+    box.clock_s += SETTLE_S
+    assert "not in SHA256SUMS" in reason(gate.held(b"box/scan_0001"), FileState.BLOCKED)
+    assert gate.held(b"box/notes.txt") is None
