@@ -21,7 +21,7 @@ from worker.errors import ExitCode, PhotochromError
 from worker.json_output import print_json
 from worker.overview import database_time, unreadable
 from worker.settings import Settings, load
-from worker.tables import Job, JobState, Root, RootState, display
+from worker.tables import Job, JobEvent, JobState, Root, RootState, display
 from worker.twins import due
 
 #: a full look may be late by so many intervals, and so long at the least
@@ -124,15 +124,27 @@ def _waiting(session: Session, settings: Settings, now: dt.datetime) -> Sign:
     oldest = session.scalar(
         sa.select(sa.func.min(ready)).where(Job.state == JobState.QUEUED, due(Job), Job.root.not_in(held))
     )
-    claimed = session.scalar(sa.select(sa.func.max(Job.started_at)))
+    # the newest event, not the newest of all jobs: read from the end, it is found at once
+    claims = sa.select(JobEvent.at).where(JobEvent.state == JobState.RUNNING)
+    claimed = session.scalar(claims.order_by(JobEvent.id.desc()).limit(1))
     last = f"last claim {(now - claimed).total_seconds():.0f} s ago" if claimed else "no claim yet"
     if oldest is None:
         return Sign("work", True, f"nothing waits; {last}", 0)
     waits_s = (now - oldest).total_seconds()
     idle_s = (now - max(oldest, claimed)).total_seconds() if claimed else waits_s
-    stuck = idle_s > STUCK_S
+    if working := _live_claims(session, settings):
+        busy = "1 scan that takes long" if working == 1 else f"{working} scans that take long"
+        last += f", workers are busy with {busy}" if idle_s > STUCK_S else ""
+    stuck = idle_s > STUCK_S and not working
     advice = ". No worker takes it: start one, or look at its log." if stuck else ""
     return Sign("work", not stuck, f"the oldest due scan waits for {waits_s:.0f} s; {last}{advice}", waits_s)
+
+
+def _live_claims(session: Session, settings: Settings) -> int:
+    """How many jobs have a worker that renews its claim: one that does so for minutes works on a large scan."""
+    void = leases.is_void(Job.lease_until, leases.LONGER_ELSEWHERE * settings.lease_s)
+    running = sa.select(sa.func.count()).select_from(Job).where(Job.state == JobState.RUNNING)
+    return session.scalar(running.where(~void)) or 0
 
 
 def _claims(session: Session) -> Sign:

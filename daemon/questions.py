@@ -13,14 +13,14 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
-from worker import training_runs
+from worker import jobs, training_runs
 from worker.addresses import without_password
 from worker.db import Database, missing_file, open_database, refuse_unmigrated
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
 from worker.json_output import print_json, print_json_rows
 from worker.pages import ROW_ID, rows_by_id
 from worker.settings import Settings, config_file, load
-from worker.tables import JOB_STATUS, JobState
+from worker.tables import JOB_STATUS, Job, JobState, Root, absolute, display
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -149,21 +149,44 @@ def why(path: str, as_json: bool) -> None:
 @click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Colour also what is in colour already, bitonal or blank.")
 def retry(ids: tuple[int, ...], force: bool) -> None:
-    """Send quarantined or skipped jobs back into the queue, their strikes forgiven."""
-    from worker import jobs
-
+    """Send jobs back into the queue, their strikes forgiven: quarantined, skipped, or their derivative lost."""
     refused = 0
     with record(load()) as database:
         for job_id in ids:
             try:
-                with database.writing() as session:
-                    job = jobs.retry(session, job_id, force=force)
+                job = _sent_back(database, job_id, force)
                 click.echo(f"Job {job_id} ({job.display_path}) waits in the queue again.")
-            except JobMoved:
+            except JobMoved as error:
                 refused += 1
-                click.echo(f"Job {job_id} is neither quarantined nor skipped; see `photochrom jobs`.", err=True)
+                click.echo(f"Job {job_id} {error}", err=True)
     if refused:
         sys.exit(ExitCode.FAILED)
+
+
+def _sent_back(database: Database, job_id: int, force: bool) -> Job:
+    """A job that was sent back into the queue.
+
+    Raises:
+        JobMoved: it is not sent back; the message says why, without the job.
+    """
+    try:
+        with database.writing() as session:
+            return jobs.retry(session, job_id, force=force)
+    except JobMoved:
+        with database.reading() as session:
+            job = session.get(Job, job_id)
+            root = session.get(Root, job.root) if job is not None else None
+    if job is None or root is None:
+        raise JobMoved("is not in the record; see `photochrom jobs`.")
+    if job.state not in jobs.PUBLISHED or job.output_path is None:
+        raise JobMoved(f"is neither quarantined nor skipped, but {job.state}; see `photochrom jobs`.")
+    derivative = absolute(root.output, job.output_path)
+    if not os.path.isdir(root.output):
+        raise JobMoved(f"is {job.state}, and its output folder {display(root.output)} is not there: mount it.")
+    if os.path.lexists(derivative):
+        raise JobMoved(f"is {job.state}; to have it done again, move its derivative {display(derivative)} away.")
+    with database.writing() as session:
+        return jobs.do_again(session, job)
 
 
 @click.command()

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from daemon import intake, scan
 from daemon.stability import RetryClock, StabilityTracker
-from worker import curated, fault, files, jobs, mounts, versions
+from worker import curated, fault, files, jobs, mounts, outbox, versions
 from worker.db import Database
 from worker.errors import JobMoved
 from worker.tables import FileState, SourceFile
@@ -207,7 +207,7 @@ class Reconciler:
         last = 0
         while True:
             with self.database.reading() as session:
-                page = jobs.missed(session, self.name, last)
+                page = outbox.missed(session, self.name, last)
             if not page:
                 return
             for job_id in [job_id for job_id, path in page if scan.is_file(self.path, path)]:

@@ -3,8 +3,10 @@
 import dataclasses
 import os
 from collections.abc import Iterator
+from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from worker.db import Database
 from worker.errors import PhotochromError
@@ -15,6 +17,8 @@ from worker.publish import sha256_of
 from worker.tables import Job, JobState, Root, SourceFile, absolute, display
 
 PAGE: int = 500
+#: so many derivatives are looked for where one is missing
+SAMPLE: Final = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +27,10 @@ class Checked:
 
     Attributes:
         job_id: whose original or derivative it is.
-        what: `original` or `derivative`; `folder` for a root that is offline, once, with the job that told.
+        what: `original` or `derivative`.
         path: absolute, as bytes.
-        verdict: `ok`, `changed`, `missing` or `unreadable`; `offline` for an original whose root is not there.
+        verdict: `ok`, `changed`, `missing` or `unreadable`; `offline` where its whole folder is away.
+        folder: the watched folder or the output folder that it lies in.
         sha256: of what is there now; empty when it cannot be read.
     """
 
@@ -33,11 +38,12 @@ class Checked:
     what: str
     path: bytes
     verdict: str
+    folder: bytes
     sha256: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return dataclasses.asdict(self) | {"path": display(self.path)}
+        return dataclasses.asdict(self) | {"path": display(self.path), "folder": display(self.folder)}
 
 
 def check_all(database: Database) -> Iterator[Checked]:
@@ -45,40 +51,73 @@ def check_all(database: Database) -> Iterator[Checked]:
 
     Page by page and outside of any transaction: hours of reading must not hold the database.
     """
-    last, away = 0, set[str]()
+    last, away = 0, dict[tuple[str, str], bool]()
     while True:
         with database.reading() as session:
             roots = {root.name: root for root in session.scalars(sa.select(Root))}
-            page = session.scalars(
-                sa.select(Job).where(Job.id > last, Job.state != JobState.SUPERSEDED).order_by(Job.id).limit(PAGE)
+            page = session.execute(
+                sa.select(Job, SourceFile.job_id)
+                .join(SourceFile, SourceFile.id == Job.source_file_id)
+                .where(Job.id > last, Job.state != JobState.SUPERSEDED)
+                .order_by(Job.id)
+                .limit(PAGE)
             ).all()
-            current = {
-                row.job_id
-                for row in session.scalars(sa.select(SourceFile).where(SourceFile.job_id.in_([job.id for job in page])))
-            }
-        for job in page:
+        for job, current in page:
             root = roots.get(job.root)
             if root is None:
                 continue
-            if job.id in current:  # a re-run's original is that of the folder's own job
-                yield from _original(database, root, job, away)
+            if job.id == current:  # a re-run's original is that of the folder's own job
+                yield _original(database, root, job, away)
             if job.state in PUBLISHED and job.output_path is not None and job.output_sha256 is not None:
-                yield _checked(job.id, "derivative", root.output, job.output_path, job.output_sha256)
+                yield _derivative(database, root, job, away)
         if len(page) < PAGE:
             return
-        last = page[-1].id
+        last = page[-1][0].id
 
 
-def _original(database: Database, root: Root, job: Job, away: set[str]) -> Iterator[Checked]:
+def _original(database: Database, root: Root, job: Job, away: dict[tuple[str, str], bool]) -> Checked:
     """The look at an original; where the whole root is away, nothing is said about the file."""
-    if root.name not in away:
+    if not away.get((root.name, "original")):
         checked = _checked(job.id, "original", root.path, job.path, job.source_sha256)
         if checked.verdict == "ok" or is_recorded_here(database, root):
-            yield checked
-            return
-        away.add(root.name)
-        yield Checked(job.id, "folder", root.path, "offline")
-    yield Checked(job.id, "original", absolute(root.path, job.path), "offline")
+            return checked
+        away[root.name, "original"] = True
+    return Checked(job.id, "original", absolute(root.path, job.path), "offline", root.path)
+
+
+def _derivative(database: Database, root: Root, job: Job, away: dict[tuple[str, str], bool]) -> Checked:
+    """The same of a derivative; the first that is missing tells whether all are, and is asked but once."""
+    path, recorded = job.output_path or b"", job.output_sha256 or ""
+    key = (root.name, "derivative")
+    if not away.get(key):
+        checked = _checked(job.id, "derivative", root.output, path, recorded)
+        if checked.verdict != "missing":
+            away[key] = False  # here is one that is there
+            return checked
+        if key not in away:
+            away[key] = _is_output_away(database, root)
+        if not away[key]:
+            return checked
+    return Checked(job.id, "derivative", absolute(root.output, path), "offline", root.output)
+
+
+def _is_output_away(database: Database, root: Root) -> bool:
+    """Whether an output folder is not there, or has none of the derivatives that were published in it."""
+    if not os.path.isdir(root.output):
+        return True
+    with database.reading() as session:
+        paths = _some_published(session, root.name)
+    return len(paths) > 1 and not any(os.path.lexists(absolute(root.output, path)) for path in paths)
+
+
+def _some_published(session: Session, root: str) -> set[bytes]:
+    """Paths of recorded derivatives, evenly spread over the record."""
+    theirs = sa.select(Job.output_path).where(
+        Job.root == root, Job.state.in_(PUBLISHED), Job.output_sha256.is_not(None)
+    )
+    last = session.scalar(sa.select(sa.func.max(Job.id))) or 0
+    spread = (theirs.where(Job.id > last * number // SAMPLE).order_by(Job.id).limit(1) for number in range(SAMPLE))
+    return {path for query in spread if (path := session.scalar(query)) is not None}
 
 
 def _checked(job_id: int, what: str, folder: bytes, path: bytes, recorded: str) -> Checked:
@@ -87,8 +126,19 @@ def _checked(job_id: int, what: str, folder: bytes, path: bytes, recorded: str) 
         with open_original(folder, path) as fd:
             found = sha256_of(fd)
     except (PhotochromError, OSError):
-        return Checked(job_id, what, full, "unreadable" if os.path.lexists(full) else "missing")
-    return Checked(job_id, what, full, "ok" if found == recorded else "changed", found)
+        return Checked(job_id, what, full, "missing" if _is_missing(full) else "unreadable", folder)
+    return Checked(job_id, what, full, "ok" if found == recorded else "changed", folder, found)
+
+
+def _is_missing(path: bytes) -> bool:
+    """Whether nothing is there, as far as the system lets us see: a folder that cannot be searched tells nothing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def manifest_line(checked: Checked) -> bytes:

@@ -102,8 +102,10 @@ def is_recorded_here(database: Database, root: Root) -> bool:
 def sample(session: Session, root: str) -> Sequence[tuple[bytes, int]]:
     """(path, size in bytes) of recorded files that have not vanished, evenly spread over the record."""
     there = (SourceFile.root == root, SourceFile.state != FileState.VANISHED)
-    first, last = session.execute(sa.select(sa.func.min(SourceFile.id), sa.func.max(SourceFile.id)).where(*there)).one()
-    if first is None:
+    ids = sa.select(SourceFile.id).where(*there)
+    first = session.scalar(ids.order_by(SourceFile.id).limit(1))
+    last = session.scalar(ids.order_by(SourceFile.id.desc()).limit(1))
+    if first is None or last is None:
         return []
     found: dict[bytes, int] = {}
     for number in range(SAMPLE_FILES):

@@ -6,7 +6,7 @@ that a worker which dies, however it dies, has left its strike behind.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from worker.twins import due, elder_twin
 
 #: state → the states it may be entered from
 ENTER_FROM: Final[Mapping[JobState, frozenset[JobState]]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.QUARANTINED, JobState.SKIPPED}),
+    JobState.QUEUED: frozenset(JobState) - {JobState.QUEUED, JobState.SUPERSEDED},
     JobState.RUNNING: frozenset({JobState.QUEUED}),
     JobState.DONE: frozenset({JobState.RUNNING}),
     JobState.NEEDS_REVIEW: frozenset({JobState.RUNNING}),
@@ -39,7 +39,6 @@ RETRYABLE: Final = frozenset({JobState.QUARANTINED, JobState.SKIPPED})
 #: error classes of jobs whose worker was gone: it died, or was ended because the job took too long
 LOST: Final = "worker_lost"
 TOO_LONG: Final = "time_limit"
-PAGE: Final = 1000
 
 
 def _move(session: Session, job_id: int, to: JobState, *where: Any, note: str = "", **changes: Any) -> Job:
@@ -262,10 +261,18 @@ def retry(session: Session, job_id: int, note: str = "retry", *, force: bool = F
     if force and (job := session.get(Job, job_id)) is not None:
         job.parameters = {**job.parameters, "force": True}
         session.flush()
-    return _move(
-        session, job_id, JobState.QUEUED, Job.state.in_(RETRYABLE), note=note, reason="Sent back into the queue.",
-        failures=0, lost=0, not_before=None, dispatched_at=None, finished_at=None,
-    )  # fmt: skip
+    return _forgiven(session, job_id, Job.state.in_(RETRYABLE), note)
+
+
+def do_again(session: Session, job: Job) -> Job:
+    """Send a published job back whose derivative was seen to be lost; raises JobMoved if it was done again since."""
+    seen = sa.and_(Job.state.in_(PUBLISHED), Job.claim_no == job.claim_no)
+    return _forgiven(session, job.id, seen, "its derivative is lost")
+
+
+def _forgiven(session: Session, job_id: int, where: sa.ColumnElement[bool], note: str) -> Job:
+    return _move(session, job_id, JobState.QUEUED, where, note=note, reason="Sent back into the queue.", failures=0,
+                 lost=0, not_before=None, dispatched_at=None, finished_at=None, duplicate_of=None)  # fmt: skip
 
 
 def dismiss(session: Session, job_id: int) -> Job:
@@ -276,13 +283,6 @@ def dismiss(session: Session, job_id: int) -> Job:
     """
     dismissed = Job.state == JobState.QUARANTINED
     return _move(session, job_id, JobState.SKIPPED, dismissed, note="dismissed", reason="Dismissed by an operator.")
-
-
-def missed(session: Session, root: str, last: int = 0) -> Sequence[tuple[int, bytes]]:
-    """(id, path) of jobs of a root that were skipped because their file was not there: the page after the id `last`."""
-    skipped = sa.select(Job.id, Job.path).where(Job.root == root, Job.state == JobState.SKIPPED)
-    page = skipped.where(Job.error_class == "vanished", Job.id > last).order_by(Job.id).limit(PAGE)
-    return [(job_id, path) for job_id, path in session.execute(page)]
 
 
 def _void(rules: Strikes) -> sa.ColumnElement[bool]:

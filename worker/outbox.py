@@ -12,6 +12,9 @@ from worker.twins import due, elder_twin
 
 #: gray becomes RGB, which is three times as much; compressed masters may come out less compressed
 BYTES_PER_BYTE: Final = 4
+#: states of jobs that a worker may have claimed since they were sent
+CLAIMED: Final = frozenset(JobState) - {JobState.QUEUED}
+PAGE: Final = 1000
 
 
 def anything_queued(session: Session) -> bool:
@@ -37,18 +40,11 @@ def to_dispatch(
     # sent in the future: the clock was put back since
     old = sa.or_(Job.dispatched_at < after(-grace_s), Job.dispatched_at > after(grace_s))
     lost = sa.and_(old, sa.true() if broker_empty else _overtaken(session))
-    flying = session.scalar(
-        sa.select(sa.func.count())
-        .select_from(Job)
-        .where(
-            sa.or_(
-                Job.state == JobState.RUNNING,
-                sa.and_(Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None), ~lost),
-            )
-        )
-    )
+    # counted one by one: each has an index, which a question for either would not use
+    running = session.scalar(_count().where(Job.state == JobState.RUNNING)) or 0
+    sent = session.scalar(_count().where(Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None), ~lost)) or 0
     offline = sa.select(Root.name).where(Root.state == RootState.OFFLINE)
-    room = in_flight - (flying or 0)
+    room = in_flight - running - sent
     if room <= 0:
         return []
     return session.scalars(
@@ -60,11 +56,22 @@ def to_dispatch(
     ).all()
 
 
+def _count() -> sa.Select[int]:
+    return sa.select(sa.func.count()).select_from(Job)
+
+
 def _overtaken(session: Session) -> sa.ColumnElement[bool]:
-    """Sent before a job of the same priority that has been claimed since it was sent (one look for all)."""
+    """Sent before a job of the same priority that has been claimed since it was sent (one look for all).
+
+    Only what was sent after the oldest message that is out can have overtaken it: few rows, however long the record.
+    """
+    out = sa.select(sa.func.min(Job.dispatched_at)).where(Job.state == JobState.QUEUED)
+    oldest = session.scalar(out.where(Job.dispatched_at.is_not(None)))
+    if oldest is None:
+        return sa.false()
     newest = session.execute(
         sa.select(Job.priority, sa.func.max(Job.dispatched_at))
-        .where(Job.state != JobState.QUEUED, Job.started_at >= Job.dispatched_at)
+        .where(Job.state.in_(CLAIMED), Job.dispatched_at > oldest, Job.started_at >= Job.dispatched_at)
         .group_by(Job.priority)
     )
     return sa.or_(sa.false(), *(sa.and_(Job.priority == priority, Job.dispatched_at < at) for priority, at in newest))
@@ -96,3 +103,10 @@ def bytes_wanted(session: Session, root: str, *, ahead: int) -> int:
         sizes.where(Job.state == JobState.QUEUED, due(Job)).order_by(Job.priority, Job.id).limit(ahead)
     ).all()
     return BYTES_PER_BYTE * (sum(running) + sum(queued))
+
+
+def missed(session: Session, root: str, last: int = 0) -> Sequence[tuple[int, bytes]]:
+    """(id, path) of jobs of a root that were skipped because their file was not there: the page after the id `last`."""
+    skipped = sa.select(Job.id, Job.path).where(Job.root == root, Job.state == JobState.SKIPPED)
+    page = skipped.where(Job.error_class == "vanished", Job.id > last).order_by(Job.id).limit(PAGE)
+    return [(job_id, path) for job_id, path in session.execute(page)]

@@ -94,9 +94,13 @@ def overview(session: Session, since: dt.datetime | None = None, names: Sequence
         training=training_runs.latest(session),
         broken_versions=versions.problems(session),
         roots=[_root_status(root) for root in roots],
-        oldest_waiting=session.scalar(sa.select(sa.func.min(Job.created_at)).where(Job.state == JobState.QUEUED)),
+        oldest_waiting=session.scalar(
+            sa.select(Job.created_at).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(1)
+        ),
         per_minute=session.scalar(
-            sa.select(sa.func.count(Job.id)).where(Job.finished_at >= after(-60), Job.output_path.is_not(None))
+            sa.select(sa.func.count(Job.id)).where(
+                Job.state.in_(ENDED), Job.finished_at >= after(-60), Job.output_path.is_not(None)
+            )
         )
         or 0,
         working=[

@@ -94,7 +94,12 @@ class SourceFile(Base):
     """One file in a watched folder, by root and path."""
 
     __tablename__ = "source_files"
-    __table_args__ = (sa.UniqueConstraint("root", "path"), sa.Index(None, "root", "directory"), sa.Index(None, "state"))
+    __table_args__ = (
+        sa.UniqueConstraint("root", "path"),
+        sa.Index(None, "root", "directory"),
+        sa.Index(None, "root", "id"),  # a sample of a root's files
+        sa.Index(None, "state"),
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     root: Mapped[str] = mapped_column(sa.Text)
@@ -126,8 +131,12 @@ class Job(Base):
             sqlite_where=sa.text("state <> 'superseded'"),
             postgresql_where=sa.text("state <> 'superseded'"),
         ),
-        sa.Index(None, "state", "not_before"),
         sa.Index(None, "source_sha256", "variant"),
+        sa.Index(None, "output_path"),  # whose derivative is this? The root is left out: keys have a longest size
+        sa.Index(None, "state", "id"),  # lists, a page at a time
+        sa.Index(None, "state", "priority", "id"),  # what is next
+        sa.Index(None, "state", "dispatched_at"),  # what is in flight
+        sa.Index(None, "state", "finished_at"),  # what ended since
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)

@@ -5,8 +5,9 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -34,8 +35,8 @@ def verify(
     """Compare the lightness L* of DERIVATIVE with that of MASTER, pixel by pixel, as both lie on disk.
 
     Exits 0 when it is kept within the limits (README, "What happens to your picture"), else 1. With --all, exits 0 when
-    every recorded original and derivative still has the bytes of the record, else 1 after naming those that have not;
-    6 when nothing is wrong but that a watched folder is offline, whose originals were not looked at.
+    every recorded original and derivative still has the bytes of the record, else 1 after naming those that have not.
+    A folder that is away is told once; where nothing else is wrong, it exits 6 for a watched folder, 7 for an output.
     """
     if everything:
         _verify_all(manifest, as_json)
@@ -65,36 +66,58 @@ def verify(
 def _verify_all(manifest: Path | None, as_json: bool) -> None:
     from worker import fixity
 
-    database = open_database(load().database)
-    refuse_unmigrated(database)
     counts: collections.Counter[str] = collections.Counter()
-    findings: list[dict[str, object]] = []  # for JSON only: of a lost share there is one for each file
-    verdicts = set[str]()
+    away: collections.Counter[tuple[str, bytes]] = collections.Counter()
+    findings: list[dict[str, object]] = []  # for JSON only: there may be one for each file
     with contextlib.ExitStack() as stack:
+        database = open_database(load().database)
+        stack.callback(database.dispose)
+        refuse_unmigrated(database)
         lines = stack.enter_context(manifest.open("wb")) if manifest else None
         for checked in fixity.check_all(database):
             counts[f"{checked.what} {checked.verdict}"] += 1
             if lines and checked.what == "original" and checked.sha256:
                 lines.write(fixity.manifest_line(checked))
-            if checked.verdict == "ok" or (checked.what, checked.verdict) == ("original", "offline"):
-                continue  # of a folder that is away, one line is enough
-            verdicts.add(checked.verdict)
-            if as_json:
+            if checked.verdict == "offline":
+                away[checked.what, checked.folder] += 1
+            elif checked.verdict != "ok" and as_json:
                 findings.append(checked.as_dict())
-            else:
+            elif checked.verdict != "ok":
                 click.echo(_line(checked))
-    if as_json:
+    _tell(counts, away, findings if as_json else None)
+    if any(not told.endswith((" ok", " offline")) for told in counts):
+        sys.exit(ExitCode.FAILED)
+    if away:
+        sys.exit(ExitCode.BAD_ROOT if any(what == "original" for what, _ in away) else ExitCode.BAD_OUTPUT)
+
+
+def _tell(
+    counts: Mapping[str, int], away: Mapping[tuple[str, bytes], int], findings: list[dict[str, object]] | None
+) -> None:
+    """The folders that are away, one line each, and the counts; as JSON with the findings, if there are such."""
+    if findings is not None:
+        findings += [
+            {"what": "folder", "of": what, "path": display(folder), "verdict": "offline", "files": count}
+            for (what, folder), count in away.items()
+        ]
         click.echo(json.dumps({"counts": counts, "findings": findings}, indent=2, ensure_ascii=False))
-    else:
-        click.echo(", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "Nothing is recorded yet.")
-    if verdicts:
-        sys.exit(ExitCode.BAD_ROOT if verdicts == {"offline"} else ExitCode.FAILED)
+        return
+    for (what, folder), count in away.items():
+        files = f"{count} {what}s were" if count > 1 else f"1 {what} was"
+        click.echo(_AWAY[what].format(folder=display(folder), files=files))
+    click.echo(", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "Nothing is recorded yet.")
+
+
+_AWAY: Final = {
+    "original": "offline: the watched folder {folder} is not there, or another one is in its place; {files} not looked "
+    "at. Mount it, then do this again.",
+    "derivative": "offline: the output folder {folder} is not there, or holds none of its derivatives; {files} not "
+    "looked at. Mount it, then do this again; what was deleted `photochrom retry ID` makes again.",
+}
 
 
 def _line(checked: "Checked") -> str:
-    if checked.verdict == "offline":
-        return (
-            f"offline: the watched folder {display(checked.path)} is not there, or another one is in its place; its "
-            "originals were not looked at. Mount it, then do this again."
-        )
-    return f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})"
+    told = f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})"
+    if (checked.what, checked.verdict) == ("derivative", "missing"):
+        told += f"; `photochrom retry {checked.job_id}` makes it again"
+    return told

@@ -158,13 +158,14 @@ AS_NOBODY = """
 import os, pwd, sys
 from pathlib import Path
 from daemon import explain, questions
+from worker import overview
 from worker.db import open_database
 from worker.settings import RootSettings, Settings
 
 home, path = Path(sys.argv[1]), sys.argv[2]
 settings = Settings(roots=(RootSettings(path=home, output=home.parent / "out", name="archive"),))
 with open_database(sys.argv[3]).reading() as session:
-    explain.database_time(session)
+    overview.database_time(session)
     if os.getuid() == 0:
         os.setgroups([])
         os.setuid(pwd.getpwnam("nobody").pw_uid)

@@ -16,7 +16,7 @@ from worker.db import Database, after
 from worker.errors import ScanBroken
 from worker.files import Stamp
 from worker.strikes import Strikes
-from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile
+from worker.tables import FileState, Job, JobEvent, JobState, Root, RootState, SourceFile
 
 RULES = Strikes(failures=1, lost=1, retry_s=1, wait_s=1)
 
@@ -265,6 +265,104 @@ def test_verify_all(root: Path, state_database: Database) -> None:
         assert session.query(SourceFile).count() == 4
 
 
+def done(database: Database, root: Path, name: str, content: bytes = b"colour") -> int:
+    """A scan with its derivative; the job's number."""
+    job = claimed(database, submitted(database, root, name, f"scan {name}".encode()))
+    derivative = root.parent / "output" / name
+    derivative.parent.mkdir(exist_ok=True)
+    derivative.write_bytes(content)
+    with database.writing() as session:
+        jobs.finish(session, job, JobState.DONE, reason="", output_path=os.fsencode(name),
+                    output_sha256=hashlib.sha256(content).hexdigest(), display_output_path=str(derivative))  # fmt: skip
+    return job.id
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_verify_all_where_the_output_is_away_says_so_once(
+    root: Path, state_database: Database, tmp_path: Path, there: bool
+) -> None:
+    for number in range(3):
+        done(state_database, root, f"{number}.png")
+    (tmp_path / "output").rename(tmp_path / "elsewhere")
+    if there:  # the empty folder that it was mounted on
+        (tmp_path / "output").mkdir()
+    asked = ask("verify", "--all")
+    assert asked.exit_code == 7
+    away, counts = asked.output.splitlines()
+    assert away.startswith(f"offline: the output folder {tmp_path}/output is not there, or holds none")
+    assert "3 derivatives were not looked at" in away
+    assert counts == "3 derivative offline, 3 original ok"
+    told = json.loads(ask("verify", "--all", "--json").stdout)
+    (finding,) = told["findings"]
+    assert (finding["of"], finding["files"]) == ("derivative", 3)
+    with state_database.writing() as session:
+        session.query(Root).one().identity = json.dumps({"inode": root.stat().st_ino})
+    root.rename(tmp_path / "no inbox")
+    assert ask("verify", "--all").exit_code == 6
+    (tmp_path / "no inbox").rename(root)
+    (root / "0.png").write_bytes(b"changed")
+    assert ask("verify", "--all").exit_code == 1
+
+
+def test_one_lost_derivative_among_others_is_named_with_the_way_back(root: Path, state_database: Database) -> None:
+    first, *_ = [done(state_database, root, f"{number}.png") for number in range(40)]
+    lost = root.parent / "output" / "0.png"
+    lost.unlink()
+    asked = ask("verify", "--all")
+    told = f"missing: the derivative {lost} (job {first}); `photochrom retry {first}` makes it again"
+    assert told in asked.output.splitlines()
+    assert asked.exit_code == 1 and "1 derivative missing, 39 derivative ok" in asked.output
+
+
+def test_what_cannot_be_looked_at_is_not_called_missing(root: Path, state_database: Database) -> None:
+    done(state_database, root, "a.png")
+    done(state_database, root, "b.png")
+    (root / "loop").symlink_to("loop")
+    with state_database.writing() as session:
+        for job in session.query(Job):
+            job.path = b"loop/" + job.path
+    assert json.loads(ask("verify", "--all", "--json").stdout)["counts"]["original unreadable"] == 2
+
+
+def test_a_lost_derivative_is_made_again_and_no_other(root: Path, state_database: Database) -> None:
+    job_id = done(state_database, root, "a.png")
+    derivative = root.parent / "output" / "a.png"
+    asked = ask("retry", str(job_id))
+    assert asked.exit_code == 1 and f"is done; to have it done again, move its derivative {derivative}" in asked.output
+    derivative.unlink()
+    (root.parent / "output").rename(root.parent / "elsewhere")
+    asked = ask("retry", str(job_id))
+    assert asked.exit_code == 1 and "is not there: mount it" in asked.output
+    (root.parent / "elsewhere").rename(root.parent / "output")
+    assert f"`photochrom retry {job_id}` makes it again." in ask("why", str(root / "a.png")).output
+    assert ask("retry", str(job_id)).exit_code == 0
+    assert state_of(state_database, job_id) is JobState.QUEUED
+    asked = ask("retry", str(job_id), "999")
+    assert asked.exit_code == 1
+    assert f"Job {job_id} is neither quarantined nor skipped, but queued" in asked.output
+    assert "Job 999 is not in the record" in asked.output
+    job = claimed(state_database, job_id)
+    assert (job.claim_no, job.model_version) == (2, "v1")
+
+
+def test_a_worker_that_works_on_a_large_scan_is_not_called_dead(root: Path, state_database: Database) -> None:
+    waits, held = (submitted(state_database, root, name, name.encode()) for name in ("waits.png", "held.png"))
+    claimed(state_database, held)
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1000)
+    with state_database.writing() as session:
+        session.get_one(Job, waits).created_at = long_ago
+        session.query(JobEvent).update({"at": long_ago})
+        session.get_one(Job, held).started_at = long_ago
+    health()
+    assert "workers are busy with 1 scan that takes long" in ask("health").output
+    with state_database.writing() as session:
+        session.get_one(Job, held).lease_until = after(-1)  # it died
+    health("work")
+    with state_database.writing() as session:
+        session.get_one(Job, held).lease_until = after(7200)  # it died, then the clock was put back
+    health("work")
+
+
 def test_verify_all_where_the_folder_is_away_says_so_once(root: Path, state_database: Database) -> None:
     for number in range(3):
         job = claimed(state_database, submitted(state_database, root, f"{number}.png", b"scan %d" % number))
@@ -282,11 +380,12 @@ def test_verify_all_where_the_folder_is_away_says_so_once(root: Path, state_data
         lines = asked.output.splitlines()
         assert asked.exit_code == 6
         assert lines[0].startswith(f"offline: the watched folder {root} is not there") and len(lines) == 2, asked.output
-        assert lines[1] == "3 derivative ok, 1 folder offline, 3 original offline"
+        assert "3 originals were not looked at" in lines[0]
+        assert lines[1] == "3 derivative ok, 3 original offline"
     (root.parent / "output" / "0.png").unlink()
     asked = ask("verify", "--all", "--json")
     assert asked.exit_code == 1
-    assert [item["what"] for item in json.loads(asked.stdout)["findings"]] == ["folder", "derivative"]
+    assert [item["what"] for item in json.loads(asked.stdout)["findings"]] == ["derivative", "folder"]
     root.rmdir()
     (root.parent / "elsewhere").rename(root)
     (root / "1.png").unlink()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from worker import jobs, strikes, twins
+from worker import jobs, outbox, strikes, twins
 from worker.db import Database, after
 from worker.errors import (
     JobMoved,
@@ -550,7 +550,7 @@ def test_jobs_that_missed_their_file_are_found_by_root(database: Database) -> No
     _submit(database, path=b"b.tif", sha256=B, **{**skipped, "error_class": "unsupported"})
     _submit(database, path=b"c.tif", sha256="c" * 64, **skipped, root="elsewhere")
     with database.reading() as session:
-        assert jobs.missed(session, "archive") == [(mine, b"a.tif")]
+        assert outbox.missed(session, "archive") == [(mine, b"a.tif")]
 
 
 def test_a_whole_life_leaves_an_event_for_every_move(database: Database) -> None:

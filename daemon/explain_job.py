@@ -1,0 +1,78 @@
+"""One true sentence about a job: what became of it, what it waits for, whether its derivative is still there."""
+
+import os
+import stat
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from daemon.explanation import at, error_words, look_at, state_words
+from worker import training_runs, twins
+from worker.jobs import PUBLISHED
+from worker.overview import database_time
+from worker.settings import Settings
+from worker.tables import Job, JobState, Root, absolute, display
+
+_PUBLISHED = {
+    JobState.DONE: "Done",
+    JobState.NEEDS_REVIEW: "Published, but needs review,",
+    JobState.DUPLICATE: "Published as a copy",
+}
+
+
+def job_sentence(session: Session, settings: Settings, job: Job) -> str:
+    """What became of a job."""
+    if job.state is JobState.QUEUED:
+        return _queued(session, settings, job)
+    if job.state is JobState.RUNNING:
+        return f"Being coloured since {at(job.started_at)} by {job.worker} on {job.device}."
+    if job.output_path is not None and job.state in _PUBLISHED:
+        output = session.get_one(Root, job.root).output
+        return (
+            f"{_PUBLISHED[job.state]} at {at(job.finished_at)} by model {job.model_version}: "
+            f"{job.display_output_path} (sha256 {job.output_sha256}). {job.reason}"
+        ).rstrip() + if_lost(output, job)
+    if job.state is JobState.SKIPPED:
+        return f"Skipped at {at(job.finished_at)}: {job.reason}"
+    if job.state is JobState.QUARANTINED:
+        return (
+            f"Quarantined at {at(job.finished_at)} after {job.claim_no} attempts: {job.reason} "
+            f"Repair or replace the file, or run `photochrom retry {job.id}`."
+        )
+    return f"Superseded: {job.reason}"
+
+
+def if_lost(output: bytes, job: Job) -> str:
+    """What is wrong with a job's derivative, as it lies now below the output folder, and how to get it back."""
+    seen = look_at(absolute(output, job.output_path or b""))
+    if isinstance(seen, OSError):
+        return f" It cannot be looked at now: {error_words(seen)}."
+    if seen is not None:
+        return "" if stat.S_ISREG(seen.st_mode) else " What has its name now is no regular file."
+    if not os.path.isdir(output):
+        return f" It is not there now, and neither is the output folder {display(output)}: mount it."
+    again = f" If it is lost, `photochrom retry {job.id}` makes it again." if job.state in PUBLISHED else ""
+    return " It is not there now: moved, deleted, or its disk is not mounted." + again
+
+
+def _queued(session: Session, settings: Settings, job: Job) -> str:
+    if job.not_before is not None and job.not_before > database_time(session):
+        return f"Waits until {at(job.not_before)}, attempt {job.claim_no + 1}. {job.reason}"
+    root = session.get(Root, job.root)
+    if root is not None and root.reason:  # paused, or offline
+        return f"Waits in the queue since {at(job.created_at)}. {root.reason}"
+    if settings.retrain_pauses_colouring and training_runs.under_way(session):
+        return f"Waits in the queue since {at(job.created_at)} for the training run that is under way."
+    if (elder := twins.elder_of(session, job)) is not None:
+        return (
+            f"Waits in the queue since {at(job.created_at)} for job {elder.id} ({elder.display_path}, "
+            f"{state_words(elder.state)}), which has the same bytes: its derivative will be copied."
+        )
+    return f"Waits in the queue since {at(job.created_at)}, {_before(session, job)} before it. {job.reason}".rstrip()
+
+
+def _before(session: Session, job: Job) -> int:
+    """How many jobs are more urgent, or as urgent and older."""
+    queued = sa.select(sa.func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
+    urgent = session.scalar(queued.where(Job.priority < job.priority)) or 0
+    return urgent + (session.scalar(queued.where(Job.priority == job.priority, Job.id < job.id)) or 0)
