@@ -100,6 +100,8 @@ class Reconciler:
             known = files.in_directory(session, self.name, listing.directory)
         touched = [path for path, stamp in listing.files.items() if self._observe(path, stamp, known.get(path))]
         gone = self._gone(listing, known)
+        left_alone = {path: pattern for path in gone if (pattern := scan.left_alone(self.path, path))}
+        gone = [path for path in gone if path not in left_alone or known[path].state is not FileState.IGNORED]
         blocked = self._blocked(listing, known)
         readable = not listing.error and (listing.directory in self._unlisted or listing.directory in known)
         self._note_retries(listing, known)
@@ -113,7 +115,7 @@ class Reconciler:
                 else:
                     files.found(session, self.name, path, listing.files[path])
             for path in gone:
-                files.put(session, known[path].id, FileState.VANISHED, "It is no longer in the folder.")
+                self._let_go(session, path, known[path], left_alone.get(path))
             for path, why in blocked.items():
                 files.block(session, self.name, path, why)
             if readable:
@@ -149,6 +151,13 @@ class Reconciler:
             if row.state is not FileState.VANISHED and listing.lacks(path, blocked=row.state is FileState.BLOCKED)
         ]
         return [] if gone and self._is_away(listing.directory) else gone
+
+    def _let_go(self, session: Session, path: bytes, row: files.Known, pattern: str | None) -> None:
+        if pattern is None:
+            files.put(session, row.id, FileState.VANISHED, "It is no longer in the folder.")
+        else:
+            seen = dataclasses.replace(row.stamp, inode=0)  # a file that is new to us once the pattern is gone
+            files.put(session, row.id, FileState.IGNORED, f"It is left alone by the pattern {pattern}.", seen)
 
     def _note_shares(self) -> None:
         """Record what is mounted below the root, before a file on it is: where it was, an empty folder proves nothing.
@@ -195,12 +204,12 @@ class Reconciler:
         while True:
             with self.database.reading() as session:
                 page = files.directories(session, self.name, last)
-            missing = [directory for directory in page if scan.is_gone(self.path, directory)]
+            missing = [path for path, waits in page.items() if scan.is_out_of_sight(self.path, path, waits)]
             if not page or not go_on():  # asked after the look: what is gone with its root has not vanished
                 return
             for directory in missing:
                 self.reconcile(scan.Listing(directory))
-            last = page[-1]
+            last = next(reversed(page))
 
     def _retry_what_came_back(self) -> None:
         """A job may have missed its file while the root was away, and the scan sees no difference."""

@@ -124,6 +124,17 @@ def is_gone(root: bytes, directory: bytes) -> bool:
     return not stat.S_ISDIR(status.st_mode) or _by_link(root, directory)
 
 
+def is_out_of_sight(root: bytes, directory: bytes, waits: bool) -> bool:
+    """Whether a directory is gone, or ignored though a file in it waits: for ever, as no look goes there any more."""
+    ignored = waits and directory and ignored_path(directory, root, directory=True)
+    return bool(ignored) or is_gone(root, directory)
+
+
+def left_alone(root: bytes, path: bytes) -> str | None:
+    """The pattern by which a file that is there is ignored."""
+    return ignored_path(path, root) if is_file(root, path) else None
+
+
 def is_file(root: bytes, path: bytes) -> bool:
     """Whether there is a regular file below a root, and no link on the way to it."""
     try:

@@ -161,18 +161,25 @@ def in_directory(session: Session, root: str, directory: bytes) -> dict[bytes, K
     return {path: Known(file_id, state, Stamp(*stamp)) for path, file_id, state, *stamp in rows}
 
 
-def directories(session: Session, root: str, last: bytes | None = None) -> Sequence[bytes]:
+def directories(session: Session, root: str, last: bytes | None = None) -> dict[bytes, bool]:
     """A page of the directories of a root that have recorded files which have not vanished, in order.
 
     Args:
         session: a reading session.
         root: its name.
         last: of the page before; None for the first.
+
+    Returns:
+        Whether files in it still wait to be taken, by directory.
     """
-    query = sa.select(SourceFile.directory).where(SourceFile.root == root, SourceFile.state != FileState.VANISHED)
+    waits = sa.func.max(sa.case((SourceFile.state.in_((FileState.SETTLING, FileState.BLOCKED)), 1), else_=0))
+    query = sa.select(SourceFile.directory, waits).where(
+        SourceFile.root == root, SourceFile.state != FileState.VANISHED
+    )
     if last is not None:
         query = query.where(SourceFile.directory > last)
-    return session.scalars(query.distinct().order_by(SourceFile.directory).limit(PAGE)).all()
+    page = session.execute(query.group_by(SourceFile.directory).order_by(SourceFile.directory).limit(PAGE))
+    return {directory: bool(waiting) for directory, waiting in page}
 
 
 def found(session: Session, root: str, path: bytes, seen: Stamp) -> None:

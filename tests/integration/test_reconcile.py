@@ -247,6 +247,32 @@ def test_what_is_ignored_by_name_is_not_even_recorded(folder: Folder) -> None:
     assert folder.states() == {"real.png": "submitted"}
 
 
+def test_what_is_left_alone_later_says_so_and_is_taken_when_it_is_not(folder: Folder) -> None:
+    folder.put("done.png")
+    folder.look()
+    folder.put("waits.png")
+    folder.put("box/waits.png")
+    folder.put("gone.png").unlink()
+    folder.scan()
+    pattern = folder.put(".photochromignore", b"*.png\nbox/\n")
+    folder.scan()
+    assert folder.states() == {"done.png": "ignored", "waits.png": "ignored", "box/waits.png": "ignored"}
+    assert folder.row("done.png").reason == "It is left alone by the pattern *.png."
+    assert folder.row("box/waits.png").reason == "It is left alone by the pattern box/."
+    assert len(folder.reconciler.tracker) == 0
+    statements: list[str] = []
+    sa.event.listen(folder.database.engine, "before_cursor_execute", lambda *it: statements.append(it[2]))
+    folder.scan()
+    assert not [it for it in statements if it.startswith("UPDATE source_files")], "a second look writes nothing"
+    (folder.path / "waits.png").unlink()
+    folder.scan()
+    assert folder.states()["waits.png"] == "vanished"
+    pattern.unlink()
+    folder.look()
+    assert folder.states() == {"done.png": "submitted", "waits.png": "vanished", "box/waits.png": "submitted"}
+    assert len(folder.jobs("done.png")) == 1, "it was submitted already"
+
+
 def test_a_hint_about_an_ignored_folder_is_not_followed(folder: Folder) -> None:
     folder.put("@eaDir/a.jpg/thumb.jpg")
     folder.reconciler.look_at(b"@eaDir/a.jpg", deep=False)
