@@ -115,7 +115,7 @@ class Reconciler:
                 else:
                     files.found(session, self.name, path, listing.files[path])
             for path in gone:
-                self._let_go(session, path, known[path], left_alone.get(path))
+                files.let_go(session, known[path], left_alone.get(path))
             for path, why in blocked.items():
                 files.block(session, self.name, path, why)
             if readable:
@@ -151,13 +151,6 @@ class Reconciler:
             if row.state is not FileState.VANISHED and listing.lacks(path, blocked=row.state is FileState.BLOCKED)
         ]
         return [] if gone and self._is_away(listing.directory) else gone
-
-    def _let_go(self, session: Session, path: bytes, row: files.Known, pattern: str | None) -> None:
-        if pattern is None:
-            files.put(session, row.id, FileState.VANISHED, "It is no longer in the folder.")
-        else:
-            seen = dataclasses.replace(row.stamp, inode=0)  # a file that is new to us once the pattern is gone
-            files.put(session, row.id, FileState.IGNORED, f"It is left alone by the pattern {pattern}.", seen)
 
     def _note_shares(self) -> None:
         """Record what is mounted below the root, before a file on it is: where it was, an empty folder proves nothing.

@@ -248,6 +248,15 @@ def put(
     )
 
 
+def let_go(session: Session, file: Known, pattern: str | None) -> None:
+    """Record that a file is gone; or, with the pattern by which, that it is to be left alone."""
+    if pattern is None:
+        put(session, file.id, FileState.VANISHED, "It is no longer in the folder.")
+    else:
+        seen = dataclasses.replace(file.stamp, inode=0)  # a file that is new to us once the pattern is gone
+        put(session, file.id, FileState.IGNORED, f"It is left alone by the pattern {pattern}.", seen)
+
+
 def put_by_path(session: Session, root: str, state: FileState, outcomes: Sequence[tuple[bytes, str, Stamp]]) -> None:
     """The same for many files at once, by (path, reason, stamp): thousands a second."""
     table = cast("sa.Table", SourceFile.__table__)
