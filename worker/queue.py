@@ -99,6 +99,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_proc_alive_timeout": 120,
         "worker_max_tasks_per_child": 500,
         "worker_send_task_events": False,
+        "worker_enable_remote_control": False,  # nobody needs it but who means to stop or to choke a worker
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_hijack_root_logger": False,
         "beat_cron_starting_deadline": BEAT_LOOKS_BACK_S,

@@ -15,11 +15,13 @@ from celery.signals import setup_logging, task_failure, worker_process_init, wor
 
 from worker import jobs, log, queue, recovery
 from worker.attention import Attention
+from worker.messages import Door
 from worker.settings import TRAINER, load
 
 PR_SET_PDEATHSIG = 1
 
 queue.app.steps["consumer"].add(Attention)
+queue.app.steps["consumer"].add(Door)
 
 
 @queue.app.task(name=queue.COLORIZE)
