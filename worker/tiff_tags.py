@@ -150,9 +150,11 @@ def _directory(read: Read, size: int, layout: _Layout, offset: int) -> tuple[Dir
     for at in range(0, len(block), entry_size):
         number, kind, values = struct.unpack_from(layout.order + "HH" + layout.word, block, at)
         field = block[at + entry_size - inline : at + entry_size]
+        if number in tags:
+            continue  # unread: thousands of times the same would take hours
         raw = _value(read, size, layout, kind, values, field)
         if raw is not None:
-            tags.setdefault(number, Tag(type=kind, count=values, raw=raw))
+            tags[number] = Tag(type=kind, count=values, raw=raw)
     after = read(start + len(block), inline)
     following = struct.unpack(layout.order + layout.word, after)[0] if len(after) == inline else 0
     return Directory(order=layout.order, offset=offset, tags=tags), following

@@ -101,6 +101,20 @@ def test_offsets_with_a_sign_may_be_negative() -> None:
     assert _header(TIFF.replace(entry, struct.pack("<HHIi", 273, 9, 1, -1))).ends_early
 
 
+def test_a_tag_that_is_there_a_thousand_times_is_read_once() -> None:
+    """As a rule of TIFF the first counts; of a long value the others would cost their length each."""
+    entries = [TIFF[10 + 12 * at : 22 + 12 * at] for at in range(6)] + [struct.pack("<HHII", 700, 1, 100, 0)] * 1000
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(entries) + bytes(200)
+    lengths: list[int] = []
+
+    def read(at: int, count: int) -> bytes:
+        lengths.append(count)
+        return data[at : at + count]
+
+    assert read_header(read, len(data)).xmp == data[:100]
+    assert lengths.count(100) == 1
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_no_header_breaks_the_reader(data: st.DataObject) -> None:
