@@ -1,4 +1,4 @@
-"""ImageNet weights of EfficientNet-Lite into the generator's encoder, read without torch; training only.
+"""ImageNet weights of EfficientNet-Lite into an encoder, read without torch; training only.
 
 The packages of `PACKAGES` (Apache-2.0) carry a file in PyTorch's format of before 2020: three pickled headers, a
 pickled dictionary of tensors, the list of storages, then their raw bytes. Pickle runs what it is told, so only the four
@@ -108,15 +108,15 @@ def published_weights(kind: str) -> dict[str, np.ndarray]:
         return read_torch_weights(file)
 
 
-def load_encoder(generator: keras.Model, weights: dict[str, np.ndarray]) -> int:
+def load_encoder(net: keras.Model, weights: dict[str, np.ndarray]) -> int:
     """Put published weights into the layers of the same names; returns how many layers took some.
 
     Args:
-        generator: built by `networks.build_generator` with one of the kinds of `PACKAGES`.
+        net: built by `networks.build_generator` or `networks.build_encoder` with one of the kinds of `PACKAGES`.
         weights: as `published_weights` returns them.
     """
     loaded = 0
-    for layer in generator.layers:
+    for layer in net.layers:
         arrays = _arrays(layer, weights) if layer.name.startswith("_") else []
         if arrays:
             layer.set_weights(arrays)

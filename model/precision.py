@@ -1,4 +1,4 @@
-"""Mixed precision on GPUs: the generator computes in 16 bits; its weights, last layer and losses stay in 32.
+"""Mixed precision on GPUs: the generator side computes in 16 bits; weights, last layers and losses stay in 32.
 
 After Micikevicius et al., "Mixed Precision Training", ICLR 2018. The discriminator, a small part of the work, stays in
 32 bits altogether: the power iterations of its spectral normalisation would suffer.
@@ -25,9 +25,9 @@ def chosen(wanted: Precision) -> str:
     return "mixed_float16" if tf.config.list_logical_devices("GPU") else "float32"
 
 
-def mix(generator: keras.Model, policy: str) -> None:
-    """Let a built generator compute by a policy; its weights stay float32, and so does its last layer's work."""
-    for layer in generator.layers[:-1]:
+def mix(net: keras.Model, policy: str) -> None:
+    """Let a built net compute by a policy; its weights stay float32, and so does its last layer's work."""
+    for layer in net.layers[:-1]:
         if not isinstance(layer, keras.layers.InputLayer):
             layer.dtype_policy = policy
 

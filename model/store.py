@@ -1,5 +1,6 @@
 """Versions on disk beyond the shipped one: a folder of immutable folders, and their way to another installation."""
 
+import errno
 import re
 import shutil
 import tarfile
@@ -69,7 +70,7 @@ class Store:
             OSError: it cannot be written.
         """
         if file.exists():
-            raise FileExistsError(17, "the file exists already", str(file))
+            raise FileExistsError(errno.EEXIST, "the file exists already", str(file))
         partial = file.with_name(f".{file.name}.partial")
         try:
             with tarfile.open(partial, "w") as archive:

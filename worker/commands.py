@@ -1,4 +1,7 @@
-"""The verbs that need the net or pixels. `daemon.cli` names them by string, so that nothing else loads TensorFlow."""
+"""The verbs that colour, and what all verbs that need the net have in common.
+
+`daemon.cli` names verbs by string, so that nothing else loads TensorFlow.
+"""
 
 import contextlib
 import importlib

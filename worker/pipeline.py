@@ -166,6 +166,7 @@ def _lease(bench: Bench, job: Job) -> Iterator[None]:
     done = threading.Event()
 
     def renew() -> None:
+        """Until the work has ended, or another worker has the claim."""
         while not done.wait(bench.settings.heartbeat_s):
             try:
                 with bench.database.writing() as session:
