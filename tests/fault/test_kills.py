@@ -87,20 +87,43 @@ def test_beat_killed(plant: Plant, cell: Cell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["inference", "intended"])
+def test_beat_killed_as_it_sends(tmp_path: Path, cell: Cell) -> None:
+    """The message that it was about to send is sent by the next one."""
+    with running(tmp_path, PHOTOCHROM_RETRAIN_CRON="* * * * *") as plant:
+        log = plant.installation.state_dir / "logs" / "trainer.log"
+
+        def asked() -> int:
+            return log.read_text().count("Task photochrom.retrain[") if log.exists() else 0
+
+        wait_for(asked, 60, "the trainer is asked for the first time")
+        plant.arm("scheduled", "kill")
+        cut_off(plant.part("beat"))  # the one that starts now has something to send at once
+        ended, seen = plant.hit("scheduled"), asked()
+        originals = plant.drop("beat", 2)
+        wait_for(lambda: asked() > seen, 50, "the trainer is asked again")
+        asked_again = time.time()
+        cell.recovered("SIGKILL of beat as it sends a task", max(plant.settle("beat", 2), asked_again) - ended)
+        assert_invariants(plant, originals, "beat")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point", ["claimed", "inference", "half_written", "intended", "published", "submitted", "marked"]
+)
 def test_supervisor_killed(tmp_path: Path, cell: Cell, point: str) -> None:
     """What it started ends with it; the next start goes on where it was."""
+    who = "the watcher" if point in WATCHING else "a job"
     with starting(tmp_path) as plant:
         plant.arm(point, "stop")
         originals = plant.drop("mid", 3)
         plant.hit(point)
-        (child,) = plant.coloring()
+        stopped = plant.part("watch") if point in WATCHING else plant.child()
         cut_off(plant.up)
-        os.kill(child, signal.SIGCONT)  # what it has in hand may be finished
+        os.kill(stopped, signal.SIGCONT)  # what it has in hand may be finished
         wait_for(lambda: not processes_of(plant.installation.state_dir), 30, "nothing is left behind")
     ended = time.time()
     with running(tmp_path) as plant:
-        cell.recovered(f"SIGKILL of the supervisor while a job is at: {point}", plant.settle("mid", 3) - ended)
+        cell.recovered(f"SIGKILL of the supervisor while {who} is at: {point}", plant.settle("mid", 3) - ended)
         assert_invariants(plant, originals, "mid")
 
 
