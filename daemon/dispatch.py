@@ -26,13 +26,15 @@ class Dispatcher:
     """Publishes job ids. Two of them on one database only send a message too many, which no claim accepts twice.
 
     Attributes:
-        paused: roots whose jobs wait for room on their disk, and why.
+        paused: roots whose jobs wait for room on their disk, or for an answer of it, and why.
+        unseen: roots that have not been looked at since the start: what the record says of them may be over.
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.settings = settings
         self.paused: dict[str, str] = {}
+        self.unseen: set[str] = set()
         self._down = False
         self._asked_for, self._asked_s = 0, 0.0
 
@@ -47,7 +49,7 @@ class Dispatcher:
             with self.database.writing() as session:
                 due = outbox.to_dispatch(
                     session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S,
-                    paused=self.paused,
+                    paused={*self.paused, *self.unseen},
                 )  # fmt: skip
                 outbox.mark_dispatched(session, [job.id for job in due])
             if due:
@@ -64,9 +66,10 @@ class Dispatcher:
         return len(due)
 
     def make_room(self) -> None:
-        """See which roots have to pause until there is room on their disks again."""
+        """See which roots have to pause until there is room on their disks again, or an answer from them."""
         with self.database.reading() as session:
-            found = space.shortages(session, self.settings)
+            wanted = space.wanted_bytes(session, self.settings)
+        found = space.shortages(self.settings, wanted)
         for name, reason in found.items():
             if name not in self.paused:
                 logger.warning("root_paused", extra={"root": name, "why": reason})

@@ -6,12 +6,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import click
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from daemon.answers import ask
 from daemon.broker import check_broker
 from daemon.questions import as_json, record
 from worker import files, leases, training_runs
@@ -160,8 +162,8 @@ def _claims(session: Session) -> Sign:
 def _disks(settings: Settings) -> Iterator[Sign]:
     for folder in sorted({settings.state_dir, *(root.output for root in settings.watched)}):
         try:
-            free = shutil.disk_usage(folder).free
-            writable = os.access(folder, os.W_OK)
+            free = ask(folder, partial(shutil.disk_usage, folder)).free
+            writable = ask(folder, partial(os.access, folder, os.W_OK))
         except OSError as error:
             yield Sign(f"disk {folder}", False, f"cannot be looked at: {error.strerror}. Mount or create it.")
             continue

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import shlex
 import shutil
 import sys
@@ -10,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from daemon.roots import watch_mode
+from daemon.roots import is_folder, mount_in_time, watch_mode
 from worker.errors import ExitCode
 from worker.jobs import PUBLISHED
-from worker.mounts import Mount, mount_of
+from worker.mounts import Mount
 from worker.overview import Overview
 from worker.settings import RootSettings, Settings
 
@@ -108,7 +107,7 @@ def command(settings: Settings, verb: str) -> str:
 def banner(settings: Settings, pid: int, *, drain: bool) -> str:
     """What is watched and how, where results go, how to stop, and how to ask from a second terminal."""
     lines = ["Photochrom works through:" if drain else "Photochrom watches:"]
-    lines += [f"  {_root_line(root, mount_of(root.path))}" for root in settings.watched]
+    lines += [f"  {_root_line(root, mount_in_time(root.path))}" for root in settings.watched]
     outputs = ", ".join(str(root.output) for root in settings.watched)
     if settings.curated_root:
         lines.append(f"  {settings.curated_root.path}  (curated photos to learn from)")
@@ -122,7 +121,7 @@ def banner(settings: Settings, pid: int, *, drain: bool) -> str:
 
 
 def _root_line(root: RootSettings, mount: Mount) -> str:
-    if not os.path.isdir(root.path):
+    if not is_folder(root.path):
         return f"{root.path}  (not there now; taken when it appears)  →  {root.output}"
     how = "events and scans" if watch_mode(root, mount) == "events" else "scans only"
     return f"{root.path}  ({how}, {mount.fs_type or 'unknown file system'})  →  {root.output}"

@@ -130,7 +130,7 @@ def jobs_(state: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False))  # it is asked about what cannot be read
+@click.argument("path")  # no click.Path, which looks at it: it is asked about what cannot be read, or does not answer
 @as_json
 def why(path: str, as_json: bool) -> None:
     """Say in one sentence what became of PATH, and why."""

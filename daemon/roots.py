@@ -3,18 +3,21 @@
 Nothing is ever written into a source root here; an output folder is created when only its last part is missing.
 """
 
+import contextlib
 import importlib
 import os
 import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from daemon.answers import ask
 from worker.db import Database
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
-from worker.mounts import Mount, is_within, mount_of, mounts_below
+from worker.mounts import UNKNOWN, Mount, is_within, mount_of, mounts_below
 from worker.settings import CURATED_ROOT, RootSettings, Settings
 
 Mode = Literal["events", "scan"]
@@ -62,14 +65,14 @@ def root_faults(settings: Settings) -> list[SetupError]:
     """Everything that is wrong with the folders of these settings, for `doctor`; changes nothing."""
     faults: list[SetupError] = [fault for root in settings.all_roots if (fault := _source_fault(root.path))]
     faults += list(_overlaps(settings))
-    return faults or [fault for root in settings.watched if (fault := _output_fault(root.output))]
+    return faults or [fault for root in settings.watched if (fault := _told_output_fault(root.output))]
 
 
 def check_roots(settings: Settings) -> None:
     """Refuses folders that cannot be worked with; creates an output folder whose parent is there.
 
     A folder that is missing while others are there is no reason to let those wait: it is offline until it appears.
-    Its output is not looked at, which may be missing with it.
+    Its output is not looked at, which may be missing with it. Nor is an output that does not answer: its root pauses.
 
     Raises:
         RootMissing: every watched folder is out of reach, or one is no folder.
@@ -78,13 +81,14 @@ def check_roots(settings: Settings) -> None:
     """
     faults = {root.key: fault for root in settings.all_roots if (fault := _source_fault(root.path))}
     there = [root for root in settings.watched if root.key not in faults]
-    fatal = [fault for root in settings.all_roots if (fault := faults.get(root.key)) and os.path.isfile(root.path)]
+    fatal = [fault for root in settings.all_roots if (fault := faults.get(root.key)) and _is_file(root.path)]
     for fault in [*fatal, *(() if there else faults.values()), *_overlaps(settings)]:
         raise fault
     for root in there:
-        if output_fault := _output_fault(root.output):
-            raise output_fault
-        root.output.mkdir(exist_ok=True)
+        with contextlib.suppress(TimeoutError):
+            if output_fault := _output_fault(root.output):
+                raise output_fault
+            ask(root.output, partial(root.output.mkdir, exist_ok=True))
 
 
 def unfit(root: RootSettings, settings: Settings) -> SetupError | None:
@@ -93,13 +97,32 @@ def unfit(root: RootSettings, settings: Settings) -> SetupError | None:
     Whether an output that is there can be written is the workers' to find out: then jobs wait, and scans are recorded.
     """
     fault: SetupError | None = next(_overlaps(settings), None)
-    if fault is not None or root.key == CURATED_ROOT or os.path.isdir(root.output):
+    if fault is not None or root.key == CURATED_ROOT:
         return fault
     try:
-        root.output.mkdir()
+        if not is_folder(root.output):
+            ask(root.output, root.output.mkdir)
+    except TimeoutError:
+        return None
     except OSError:
-        return _output_fault(root.output)
+        return _told_output_fault(root.output)
     return None
+
+
+def mount_in_time(path: Path) -> Mount:
+    """What a folder lies on; `UNKNOWN` while it does not answer."""
+    try:
+        return ask(path, partial(mount_of, path))
+    except TimeoutError:
+        return UNKNOWN
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, and answers."""
+    try:
+        return ask(path, partial(os.path.isdir, path))
+    except TimeoutError:
+        return False
 
 
 def refuse_unknown_models(settings: Settings, database: Database) -> None:
@@ -115,7 +138,7 @@ def refuse_unknown_models(settings: Settings, database: Database) -> None:
 
 def _source_fault(path: Path) -> SetupError | None:
     try:
-        path.stat()
+        return ask(path, partial(_seen_fault, path))
     except (FileNotFoundError, NotADirectoryError):
         return RootMissing(
             f"The watched folder {path} is not there. Create it (mkdir -p {shlex.quote(str(path))}) or "
@@ -123,6 +146,10 @@ def _source_fault(path: Path) -> SetupError | None:
         )
     except OSError as error:  # a share whose server is gone, say
         return RootMissing(f"The watched folder {path} cannot be reached ({error.strerror}). Mount it again.")
+
+
+def _seen_fault(path: Path) -> SetupError | None:
+    path.stat()
     if not os.path.isdir(path):
         return RootMissing(f"{path} is a file, not a folder. Name the folder to watch with --inbox.")
     if not os.access(path, os.R_OK | os.X_OK):
@@ -130,7 +157,31 @@ def _source_fault(path: Path) -> SetupError | None:
     return None
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return ask(path, partial(os.path.isfile, path))
+    except TimeoutError:
+        return False
+
+
+def _told_output_fault(path: Path) -> SetupError | None:
+    """The same as `_output_fault`, and that it does not answer."""
+    try:
+        return _output_fault(path)
+    except TimeoutError as error:
+        return _unwritable(path, error)
+
+
 def _output_fault(path: Path) -> SetupError | None:
+    """What is wrong with an output folder.
+
+    Raises:
+        NoAnswer: it does not say.
+    """
+    return ask(path, partial(_seen_output_fault, path))
+
+
+def _seen_output_fault(path: Path) -> SetupError | None:
     """Writes a nameless file to find out, where the folder exists: permissions alone do not tell (quota, ro mount)."""
     if path.exists() and not path.is_dir():
         return OutputUnwritable(f"The output {path} is a file, not a folder. Name a folder with --output.")
@@ -144,10 +195,25 @@ def _output_fault(path: Path) -> SetupError | None:
         with tempfile.TemporaryFile(dir=probed, prefix=".photochrom-"):
             return None
     except OSError as error:
-        return OutputUnwritable(
-            f"Nothing can be written to the output folder {path} ({error.strerror}). Correct its "
-            "permissions or the mount, or name another with --output."
-        )
+        return _unwritable(path, error)
+
+
+def _unwritable(path: Path, error: OSError) -> SetupError:
+    return OutputUnwritable(
+        f"Nothing can be written to the output folder {path} ({error.strerror}). Correct its "
+        "permissions or the mount, or name another with --output."
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a folder lies, by everything that tells: two folders may be one by any of it."""
+
+    real: str
+    numbers: tuple[int, int] | None = None  # device and inode; None: it is not there
+    above: frozenset[tuple[int, int]] = frozenset()  # of itself and all folders above it
+    device: str = ""
+    inner: str = ""  # with the device: the same for all bind mounts of one folder
 
 
 def _overlaps(settings: Settings) -> Iterator[RootsOverlap]:
@@ -156,26 +222,36 @@ def _overlaps(settings: Settings) -> Iterator[RootsOverlap]:
         folders += [("the watched folder", root.path), ("the output folder", root.output)]
     if settings.curated_root:
         folders.append(("the curated folder", settings.curated_root.path))
+    places = {folder: _place(folder) for _, folder in folders}
     for index, (kind, folder) in enumerate(folders):
         for other_kind, other in folders[:index]:
-            if _lies_in(folder, other) or _lies_in(other, folder):
+            if _lies_in(places[folder], places[other]) or _lies_in(places[other], places[folder]):
                 yield RootsOverlap(
                     f"{kind.capitalize()} {folder} and {other_kind} {other} are the same or lie in each "
                     "other. Choose folders that lie side by side."
                 )
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder` or below it, by real path, by device and inode, and through bind mounts."""
-    real, real_folder = os.path.realpath(path), os.path.realpath(folder)
-    if is_within(real, real_folder):
+def _lies_in(place: _Place, folder: _Place) -> bool:
+    """Whether one is the other or below it, by real path, by device and inode, and through bind mounts."""
+    if is_within(place.real, folder.real) or folder.numbers in place.above:
         return True
-    at = _numbers(folder)
-    if at is not None and any(_numbers(level) == at for level in (Path(real), *Path(real).parents)):
-        return True
-    device, inner = _place(real)
-    folder_device, folder_inner = _place(real_folder)
-    return bool(device) and device == folder_device and is_within(inner, folder_inner)
+    return bool(place.device) and place.device == folder.device and is_within(place.inner, folder.inner)
+
+
+def _place(folder: Path) -> _Place:
+    """By name alone where it does not answer; it is asked again before it is watched."""
+    try:
+        return ask(folder, partial(_seen_place, folder))
+    except TimeoutError:
+        return _Place(os.path.abspath(folder))
+
+
+def _seen_place(folder: Path) -> _Place:
+    real = os.path.realpath(folder)
+    above = (_numbers(level) for level in (Path(real), *Path(real).parents))
+    mount = mount_of(Path(real))
+    return _Place(real, _numbers(folder), frozenset(filter(None, above)), mount.device, _inside(mount, real))
 
 
 def _numbers(path: Path) -> tuple[int, int] | None:
@@ -185,12 +261,6 @@ def _numbers(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _place(real: str) -> tuple[str, str]:
-    """Device and path inside its file system: the same for all bind mounts of one folder."""
-    mount = mount_of(Path(real))
-    return mount.device, _inside(mount, real)
 
 
 def _inside(mount: Mount, real: str) -> str:

@@ -1,6 +1,7 @@
 """The watcher: hints from watchdog, the reconciling scan that is the truth, and beside them the dispatcher.
 
-An event only means "look at this directory soon"; a lost event costs one scan interval and nothing else.
+An event only means "look at this directory soon"; a lost event costs one scan interval and nothing else. Each root is
+looked at, and held, in threads of its own: a long look, or a share that does not answer, delays no other root.
 """
 
 import dataclasses
@@ -11,12 +12,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from daemon import intake, roots
+from daemon.answers import NoAnswer, ask
 from daemon.batch_report import Reporter
 from daemon.batches import Gate
 from daemon.dispatch import Dispatcher
@@ -26,7 +29,7 @@ from worker import files
 from worker.db import Database, SchemaGuard, open_database, refuse_unmigrated
 from worker.errors import SetupError
 from worker.identity import is_known_again
-from worker.mounts import mount_of
+from worker.mounts import Mount, mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings
 from worker.tables import Root, RootState
@@ -40,6 +43,11 @@ SCHEMA_S: Final = 5.0
 REPORT_S: Final = 5.0
 #: from a look that failed (database away, folder unreadable) to a full scan
 AFTER_TROUBLE_S: Final = 5.0
+#: an end waits so long for what is in hand: less than from SIGTERM to SIGKILL, whatever does not answer
+STOP_S: Final = 6.0
+CLOSE_S: Final = 1.0
+
+Step = tuple[Callable[[], object], float]  # and every how many seconds
 
 
 @dataclasses.dataclass
@@ -51,6 +59,7 @@ class Watched:
     hints: Hints
     reconciler: Reconciler
     gate: Gate | None = None
+    reporter: Reporter | None = None
     online: bool = False
     identity: roots.RootIdentity | None = None  # of what the hints listen to
     next_scan_s: float = 0.0
@@ -71,20 +80,13 @@ def watch(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     intake.ignore_lease_signals()
     watcher = Watcher(database, settings)
-    keeper = threading.Thread(target=watcher.keep, args=(stop,), name="keeper", daemon=True)
-    keeper.start()
-    try:
-        watcher.look(stop)
-    finally:
-        stop.set()
-        keeper.join(timeout=10)
-        watcher.close()
+    watcher.run(stop)
     if watcher.refusal is not None:
         raise watcher.refusal
 
 
 class Watcher:
-    """Looks at all roots in one thread (`look`), and keeps leases and messages going in another (`keep`).
+    """Looks at every root and holds it, and keeps messages going.
 
     Attributes:
         refusal: why it ended by itself: another release has migrated the database.
@@ -99,10 +101,10 @@ class Watcher:
         self._schema = SchemaGuard(database)
         self.dispatcher = Dispatcher(database, settings)
         self.watched = [self._watched(root) for root in settings.all_roots]
-        self.reporters = [Reporter(database, root) for root in settings.watched if root.batch]
+        self.dispatcher.unseen.update(root.key for root in settings.all_roots)
 
     def _watched(self, root: RootSettings) -> Watched:
-        mount = mount_of(root.path)
+        mount = roots.mount_in_time(root.path)
         settle_s = roots.settle_time_s(root, mount, self.settings)
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
         gate = Gate(root, settle_s) if root.batch else None
@@ -110,14 +112,45 @@ class Watcher:
         reconciler = kind(
             self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model, **held
         )
-        return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler, gate)
+        reporter = Reporter(self.database, root) if root.batch else None
+        return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler, gate, reporter)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`; goes on through every failure of database and broker, and ends also while a share is hung."""
+        loops = [self._common_steps(stop), *(steps for root in self.watched for steps in self._steps_of(root, stop))]
+        threads = [threading.Thread(target=_repeat, args=(steps, stop), daemon=True) for steps in loops]
+        for thread in threads:
+            thread.start()
+        while not stop.wait(TICK_S):
+            pass
+        deadline_s = time.monotonic() + STOP_S
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        self.close()
+
+    def _common_steps(self, stop: threading.Event) -> list[Step]:
+        return [
+            (lambda: self._refuse_another_schema(stop), SCHEMA_S),
+            (self.dispatcher.make_room, SPACE_S),
+            (self.dispatcher.dispatch, DISPATCH_S),
+            (self.dispatcher.dispatch_curated, DISPATCH_S),
+            (self.dispatcher.sweep, self.settings.sweep_s),
+        ]
+
+    def _steps_of(self, root: Watched, stop: threading.Event) -> list[list[Step]]:
+        """What waits for this root's disks, and each not for the other."""
+        loops: list[list[Step]] = [
+            [(partial(self._hold, root), files.ROOT_LEASE_S / 4)],
+            [(partial(self._look, root, stop), TICK_S)],
+        ]
+        return loops + ([[(root.reporter.report, REPORT_S)]] if root.reporter else [])
 
     def close(self) -> None:
         """Let another daemon take over at once."""
         for root in self.watched:
-            root.hints.stop()
-        for reporter in self.reporters:
-            _survive(reporter.report)
+            _survive(partial(ask, root.settings.path, root.hints.stop, CLOSE_S))
+            if root.reporter:
+                _survive(partial(ask, root.settings.output, root.reporter.report, CLOSE_S))
         _survive(self._release)
         self.database.dispose()
 
@@ -132,68 +165,60 @@ class Watcher:
             self.refusal = error
             stop.set()
 
-    def keep(self, stop: threading.Event) -> None:
-        """Hold the roots, dispatch, sweep; goes on through every failure of database and broker."""
-        steps: list[tuple[Callable[[], object], float]] = [
-            (lambda: self._refuse_another_schema(stop), SCHEMA_S),
-            (self.dispatcher.make_room, SPACE_S),
-            (self.hold, files.ROOT_LEASE_S / 4),
-            (self.dispatcher.dispatch, DISPATCH_S),
-            (self.dispatcher.dispatch_curated, DISPATCH_S),
-            (self.dispatcher.sweep, self.settings.sweep_s),
-            *((reporter.report, REPORT_S) for reporter in self.reporters),
-        ]
-        due_s = [0.0] * len(steps)
-        while not stop.wait(TICK_S):
-            for number, (step, every_s) in enumerate(steps):
-                if time.monotonic() >= due_s[number]:
-                    _survive(step)
-                    due_s[number] = time.monotonic() + every_s
-
     def hold(self) -> None:
         """Take or renew the right to watch each root, and see whether it is there and still the same."""
         for root in self.watched:
-            held = self._hold(root)
-            if root.online and (held != root.identity or root.hints.outdated.is_set()):
-                root.online = False
-                root.hints.stop()  # gone, remounted or replaced: watches on what is gone are deaf for ever
-            root.identity = held
-            if held and not root.online:
-                root.hints.gap.set()  # whatever happened while it was away
-                if root.mode == "events":
-                    root.hints.start()
-            if root.hints.none_left:  # at the start or since; what is listened to still hints
-                root.mode = "scan"
-            root.online = held is not None
+            self._hold(root)
 
-    def _hold(self, root: Watched) -> roots.RootIdentity | None:
+    def _hold(self, root: Watched) -> None:
+        held = self._held(root)
+        self.dispatcher.unseen.discard(root.settings.key)
+        if root.online and (held != root.identity or root.hints.outdated.is_set()):
+            root.online = False
+            root.hints.stop()  # gone, remounted or replaced: watches on what is gone are deaf for ever
+        root.identity = held
+        if held and not root.online:
+            root.hints.gap.set()  # whatever happened while it was away
+            if root.mode == "events":
+                root.hints.start()
+        if root.hints.none_left:  # at the start or since; what is listened to still hints
+            root.mode = "scan"
+        root.online = held is not None
+
+    def _held(self, root: Watched) -> roots.RootIdentity | None:
+        """Its identity, if it is there and ours to watch; what is recorded says why not."""
         try:
-            identity = roots.identity(root.settings.path)
+            return self._identified(root)
+        except NoAnswer as error:
+            why = f"The folder does not answer (for {error.for_s:.0f} s): its server, its disk or the network is down."
+            self._missing(root, f"{why} It goes on by itself when it answers.")
         except OSError as error:
             self._missing(root, f"The folder is not there ({error.strerror}). Mount it or create it again.")
-            return None
+        return None
+
+    def _identified(self, root: Watched) -> roots.RootIdentity | None:
+        """See and record it.
+
+        Raises:
+            OSError: it is not there, or does not answer for as long as the right to watch it lasts.
+        """
+        name, folder = root.settings.key, root.settings.path
+        identity, mount = ask(folder, lambda: (roots.identity(folder), mount_of(folder)), files.ROOT_LEASE_S)
         if not root.online:
             if fault := roots.unfit(root.settings, self.settings):
                 self._missing(root, str(fault))
                 return None
-            self._fit(root)
-        name, path, fs_type = root.settings.key, os.fsencode(root.settings.path), mount_of(root.settings.path).fs_type
-        now = {**dataclasses.asdict(identity), "no_events": root.hints.none_left}
-        known_again = is_known_again(self.database, name, path, now, fs_type)
+            self._fit(root, mount)
+        path, now = os.fsencode(folder), {**dataclasses.asdict(identity), "no_events": root.hints.none_left}
+        known_again = ask(
+            folder, lambda: is_known_again(self.database, name, path, now, mount.fs_type), files.ROOT_LEASE_S
+        )
         with self.database.writing() as session:
             row = files.watch_root(
-                session,
-                name=name,
-                path=path,
-                output=_output(root.settings),
-                mode=root.mode,
-                fs_type=fs_type,
-                identity=now,
-                watcher=self.name,
-                lease_s=files.ROOT_LEASE_S,
-                trouble=self.dispatcher.paused.get(root.settings.key, ""),
-                known_again=known_again,
-            )
+                session, name=name, path=path, output=_output(root.settings), mode=root.mode, fs_type=mount.fs_type,
+                identity=now, watcher=self.name, lease_s=files.ROOT_LEASE_S,
+                trouble=self.dispatcher.paused.get(name, ""), known_again=known_again,
+            )  # fmt: skip
             return identity if row is not None and row.state is RootState.ONLINE else None
 
     def _missing(self, root: Watched, reason: str) -> None:
@@ -202,32 +227,28 @@ class Watcher:
         with self.database.writing() as session:
             files.root_missing(session, row, watcher=self.name, lease_s=files.ROOT_LEASE_S)
 
-    def _fit(self, root: Watched) -> None:
+    def _fit(self, root: Watched, mount: Mount) -> None:
         """A root that appears may lie on another file system than the empty place where it was missing."""
-        mount = mount_of(root.settings.path)
         root.mode = roots.watch_mode(root.settings, mount)
         root.reconciler.tracker.settle_s = roots.settle_time_s(root.settings, mount, self.settings)
         if root.gate is not None:
             root.gate.settle_s = root.reconciler.tracker.settle_s
 
-    def look(self, stop: threading.Event) -> None:
-        """Follow hints, scan when it is time, take what has settled."""
-        while not stop.wait(TICK_S):
-            for root in self.watched:
-                if self._is_there(root):
-                    _survive(lambda root=root: self._look(root, stop))  # type: ignore[misc]
-
     def _is_there(self, root: Watched) -> bool:
         """Whether we look at the folder that `hold` accepted; an unmount is seen here first, and proves nothing."""
-        if not root.online or root.identity is None:
+        accepted = root.identity
+        if not root.online or accepted is None:
             return False
         try:
             status = root.settings.path.stat()
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == (root.identity.device, root.identity.inode)
+        return (status.st_dev, status.st_ino) == (accepted.device, accepted.inode)
 
     def _look(self, root: Watched, stop: threading.Event) -> None:
+        """Follow hints, scan when it is time, take what has settled."""
+        if not self._is_there(root):
+            return
         hinted, regular_s = root.hints.take(), root.next_scan_s
         scan = time.monotonic() >= regular_s or root.hints.gap.is_set()
         root.hints.gap.clear()
@@ -254,11 +275,22 @@ def _output(root: RootSettings) -> bytes:
     return b"" if root.key == CURATED_ROOT else os.fsencode(root.output)
 
 
+def _repeat(steps: Sequence[Step], stop: threading.Event) -> None:
+    due_s = [0.0] * len(steps)
+    while not stop.wait(TICK_S):
+        for number, (step, every_s) in enumerate(steps):
+            if time.monotonic() >= due_s[number]:
+                _survive(step)
+                due_s[number] = time.monotonic() + every_s
+
+
 def _survive(step: Callable[[], object]) -> None:
     """Run one step of a loop that must not end; the next round tries again."""
     try:
         step()
     except SQLAlchemyError as error:
         logger.warning("database_unavailable", extra={"why": str(error.__cause__ or error)})
+    except NoAnswer as error:
+        logger.warning("no_answer", extra={"why": str(error)})
     except Exception:
         logger.exception("step_failed")

@@ -29,13 +29,19 @@ class Second(Plant):
         return self.installation.base / "second output"
 
 
+def both_of(base: Path) -> str:
+    """The setting `roots` of such a plant."""
+    return json.dumps(
+        [
+            {"path": str(base / path), "output": str(base / output), "name": path}
+            for path, output in (("inbox", "output"), ("second", "second output"))
+        ]
+    )
+
+
 @contextlib.contextmanager
 def running_both(base: Path) -> Iterator[tuple[Plant, Second]]:
-    roots = [
-        {"path": str(base / path), "output": str(base / output), "name": path}
-        for path, output in (("inbox", "output"), ("second", "second output"))
-    ]
-    with running(base, PHOTOCHROM_ROOTS=json.dumps(roots)) as plant:
+    with running(base, PHOTOCHROM_ROOTS=both_of(base)) as plant:
         yield plant, Second(plant.installation, plant.up, plant.database, plant.faults)
 
 

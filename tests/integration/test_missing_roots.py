@@ -1,11 +1,13 @@
 """A watched folder that is not there at the start: offline with its reason, and taken when it appears."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from daemon import watch
+from daemon import roots, watch
+from daemon.answers import ask
 from daemon.watch import Watcher
 from worker import files
 from worker.db import Database
@@ -82,3 +84,41 @@ def test_a_watcher_that_does_not_see_a_root_leaves_it_to_one_that_does(watcher: 
         files.release_roots(session, watcher.name)
     Watcher(watcher.database, watcher.settings).hold()
     assert row(watcher, "away").state is RootState.OFFLINE
+
+
+def test_a_root_that_does_not_answer_is_offline_until_it_does(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back, real = threading.Event(), roots.identity
+
+    def hung(path: Path) -> roots.RootIdentity:
+        if path == tmp_path / "away":
+            back.wait()
+        return real(path)
+
+    (tmp_path / "away").mkdir()
+    watcher.hold()
+    away = watcher.watched[1]
+    assert away.online
+    away.hints.gap.clear()
+    patience_s = {tmp_path / "away": 0.05}
+    monkeypatch.setattr(watch, "ask", lambda folder, question, _: ask(folder, question, patience_s.get(folder, 60)))
+    monkeypatch.setattr(roots, "identity", hung)
+    watcher.hold()
+    assert row(watcher, "there").state is RootState.ONLINE
+    silent = row(watcher, "away")
+    assert silent.state is RootState.OFFLINE and not away.online
+    assert silent.reason.startswith("The folder does not answer (for 0 s): its server, its disk or the network")
+    back.set()
+    patience_s.clear()
+    watcher.hold()
+    assert row(watcher, "away").state is RootState.ONLINE
+    assert away.online and away.hints.gap.is_set(), "a full look follows"
+    monkeypatch.undo()
+    watcher.close()
+
+
+def test_no_message_goes_out_before_its_root_was_looked_at(watcher: Watcher) -> None:
+    assert watcher.dispatcher.unseen == {"there", "away"}
+    watcher.hold()
+    assert watcher.dispatcher.unseen == set()

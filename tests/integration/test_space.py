@@ -1,12 +1,14 @@
 """A root pauses before its disk is full, and goes on by itself; no attempt is spent on it."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from daemon import space
+from daemon.answers import NoAnswer, ask
 from daemon.dispatch import Dispatcher
-from worker import outbox, room
+from worker import outbox, queue, room
 from worker.db import Database
 from worker.errors import OutputFull
 from worker.settings import RootSettings, Settings
@@ -44,7 +46,8 @@ def test_the_next_scans_must_fit(settings: Settings, database: Database, monkeyp
 
     def paused() -> set[str]:
         with database.reading() as session:
-            return set(space.shortages(session, settings))
+            wanted = space.wanted_bytes(session, settings)
+        return set(space.shortages(settings, wanted))
 
     assert paused() == set()  # 100 MiB kept, 4 × 20 MiB wanted
     free["a-out"] = free["b-out"] = 179 * MIB
@@ -84,6 +87,40 @@ def test_the_dispatcher_pauses_and_goes_on(
     with database.reading() as session:
         assert {job.state for job in session.query(Job)} == {JobState.QUEUED}
         assert {job.claim_no for job in session.query(Job)} == {0}
+
+
+@pytest.mark.parametrize("silent", ["a", "a-out"])
+def test_a_disk_that_does_not_answer_pauses_its_root_alone(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: str
+) -> None:
+    back = threading.Event()
+    patience_s = {tmp_path / silent: 0.05}
+    monkeypatch.setattr(space, "ask", lambda folder, question: ask(folder, question, patience_s.get(folder, 60)))
+    with pytest.raises(NoAnswer):
+        ask(tmp_path / silent, back.wait, patience_s=0.05)
+    dispatcher = Dispatcher(database, settings.model_copy(update={"min_free_mib": 0}))
+    dispatcher.make_room()
+    assert list(dispatcher.paused) == ["a"]
+    assert f"Paused: {tmp_path / silent} does not answer (for " in dispatcher.paused["a"]
+    patience_s.clear()
+    back.set()
+    dispatcher.make_room()
+    assert dispatcher.paused == {}
+
+
+def test_jobs_of_a_root_that_was_not_looked_at_yet_wait(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(queue, "waiting", lambda: 0)
+    monkeypatch.setattr(queue, "send", lambda job_id, priority: sent.append(job_id))
+    dispatcher = Dispatcher(database, settings.model_copy(update={"min_free_mib": 0}))
+    dispatcher.unseen = {"a"}
+    assert dispatcher.dispatch() == 1
+    dispatcher.unseen.clear()
+    assert dispatcher.dispatch() == 2
+    with database.reading() as session:
+        assert [session.get_one(Job, job_id).root for job_id in sent] == ["b", "a", "a"]
 
 
 def test_a_file_is_refused_before_it_is_written(tmp_path: Path) -> None:

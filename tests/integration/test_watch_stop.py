@@ -1,5 +1,6 @@
-"""The watcher ends when it is asked to, also in the middle of a file that takes minutes to read."""
+"""A file that takes minutes to read: the watcher ends all the same when it is asked to, and other roots do not wait."""
 
+import json
 import os
 import signal
 import subprocess
@@ -49,4 +50,34 @@ def test_a_stop_does_not_wait_for_a_long_hash(tmp_path: Path) -> None:
         (row,) = session.query(SourceFile).all()
     assert (row.state, row.sha256) == (FileState.SETTLING, None)
     assert "next start" in row.reason or "just found" in row.reason
+    database.dispose()
+
+
+def test_a_long_hash_holds_up_no_other_root(tmp_path: Path) -> None:
+    where = Installation(tmp_path)
+    roots = [{"path": str(tmp_path / name), "output": str(tmp_path / f"out {name}"), "name": name} for name in "ab"]
+    for folder in (tmp_path / "a", tmp_path / "b", where.state_dir):
+        folder.mkdir()
+    url = f"sqlite:///{where.state_dir / 'photochrom.db'}"
+    migrate(url)
+    large = tmp_path / "a" / "large.tif"
+    with large.open("wb") as file:
+        file.truncate(SIZE_BYTES)
+    environ = where.environ | {"PHOTOCHROM_ROOTS": json.dumps(roots)}
+    database = open_database(url)
+
+    def taken(name: str) -> bool:
+        with database.reading() as session:
+            return any(row.state is FileState.SUBMITTED for row in session.query(SourceFile).filter_by(root=name))
+
+    with (tmp_path / "log").open("wb") as log:
+        watch = subprocess.Popen(where.command("watch"), env=environ, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: has_open(watch.pid, large), 60, "the file is being hashed")
+        (tmp_path / "b" / "small.tif").write_bytes(b"II*\0")
+        wait_for(lambda: taken("b"), 60, "the other root's scan is taken")
+        assert has_open(watch.pid, large) and not taken("a"), "it was not long enough"
+    finally:
+        watch.kill()
+        watch.wait()
     database.dispose()

@@ -201,9 +201,10 @@ def test_neighbours_with_a_common_beginning_are_fine(tmp_path: Path) -> None:
 def test_a_bind_mount_of_a_part_is_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mountinfo").write_text(MOUNTINFO)
     monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
-    assert roots._lies_in(Path("/srv/bind/box"), Path("/data/scans"))
-    assert roots._lies_in(Path("/data/scans/box"), Path("/srv/bind"))
-    assert not roots._lies_in(Path("/data/other"), Path("/srv/bind"))
+    bound, data, other = (roots._place(Path(path)) for path in ("/srv/bind", "/data/scans", "/data/other"))
+    assert roots._lies_in(roots._place(Path("/srv/bind/box")), data)
+    assert roots._lies_in(roots._place(Path("/data/scans/box")), bound)
+    assert not roots._lies_in(other, bound)
 
 
 def test_an_output_without_a_parent_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Questions to file systems that may never answer: a share whose server is gone holds whoever looks at it, for ever.
+
+No call of the system has a time limit, so each question is asked in a thread of its own, which is left waiting when it
+has taken too long. There is one at a time for each folder: who asks while another question to it is unanswered is told
+at once, and however long a share is away, few threads wait for it.
+"""
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, TypeVar
+
+#: from a question to the conclusion that nobody answers; a busy share may take seconds
+PATIENCE_S: Final = 5.0
+
+Answer = TypeVar("Answer")
+#: what was asked last, by folder: since when (monotonic, seconds), and the thread that waits
+_asked: Final[dict[bytes, tuple[float, threading.Thread]]] = {}
+
+
+class NoAnswer(TimeoutError):
+    """A folder does not answer.
+
+    Attributes:
+        for_s: since the question that is still open was asked, seconds.
+    """
+
+    def __init__(self, folder: bytes, for_s: float) -> None:
+        super().__init__(errno.ETIMEDOUT, f"no answer for {for_s:.0f} s", os.fsdecode(folder))
+        self.for_s = for_s
+
+
+def ask(folder: Path | bytes, question: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answer:
+    """The answer to a question about a folder, or whatever it raises.
+
+    Raises:
+        NoAnswer: there is none after `patience_s`, or an earlier question to this folder is open for so long.
+    """
+    key = os.fsencode(folder)
+    if (earlier := _asked.get(key)) is not None:
+        _wait(key, *earlier, patience_s)
+    answer: Future[Answer] = Future()
+    thread = threading.Thread(target=_put, args=(question, answer), name="question", daemon=True)
+    since_s = time.monotonic()
+    thread.start()
+    _asked[key] = since_s, thread
+    _wait(key, since_s, thread, patience_s)
+    return answer.result()
+
+
+def _wait(key: bytes, since_s: float, thread: threading.Thread, patience_s: float) -> None:
+    thread.join(max(0.0, since_s + patience_s - time.monotonic()))
+    if thread.is_alive():
+        raise NoAnswer(key, time.monotonic() - since_s)
+
+
+def _put(question: Callable[[], Answer], answer: "Future[Answer]") -> None:
+    try:
+        answer.set_result(question())
+    except Exception as error:  # noqa: BLE001 - whoever asked gets it
+        answer.set_exception(error)
+
+
+def real_path(path: bytes) -> bytes:
+    """The path without symbolic links; as it is written, where a folder on the way does not answer."""
+    try:
+        return ask(path, lambda: os.path.realpath(path), PATIENCE_S)
+    except TimeoutError:
+        return os.path.abspath(path)
