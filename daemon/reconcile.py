@@ -3,17 +3,16 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from sqlalchemy.orm import Session
 
 from daemon import intake, scan
+from daemon.shares import Shares
 from daemon.stability import RetryClock, StabilityTracker
-from worker import curated, fault, files, jobs, mounts, outbox, versions
+from worker import curated, fault, files, jobs, outbox, versions
 from worker.db import Database
 from worker.errors import JobMoved
 from worker.tables import FileState, SourceFile
@@ -58,6 +57,9 @@ class Reconciler:
         self.priority = priority
         self._model = model
         self.tracker = StabilityTracker(settle_s)
+        self._shares = Shares(database, name, path)
+        self._waiting: set[bytes] = set()  # folders right below the root in which files were held
+        self._released: set[bytes] = set()  # those of them in which one was not any more
         self._unread = RetryClock[files.Stamp]()  # files that could not be read
         self._unlisted = RetryClock[bool]()  # folders that could not be listed (True), or something in them looked at
 
@@ -72,7 +74,7 @@ class Reconciler:
             is recorded as blocked.
         """
         began_s, count = time.monotonic(), 0
-        self._note_shares()
+        self._shares.note()
         for listing in scan.walk(self.path):
             if not go_on() or listing.gone:
                 return False
@@ -150,19 +152,7 @@ class Reconciler:
             for path, row in known.items()
             if row.state is not FileState.VANISHED and listing.lacks(path, blocked=row.state is FileState.BLOCKED)
         ]
-        return [] if gone and self._is_away(listing.directory) else gone
-
-    def _note_shares(self) -> None:
-        """Record what is mounted below the root, before a file on it is: where it was, an empty folder proves nothing.
-
-        It is never taken back: a mount point that is removed or used is none, whatever the record says.
-        """
-        there = set(mounts.mounts_below(Path(os.fsdecode(self.path))))
-        with self.database.reading() as session:
-            known = files.shares_of(session, self.name)
-        if not there <= known:
-            with self.database.writing() as session:
-                files.note_shares(session, self.name, there)
+        return [] if gone and self._shares.is_away(listing.directory) else gone
 
     def _blocked(self, listing: scan.Listing, known: dict[bytes, files.Known]) -> dict[bytes, str]:
         """What has to be recorded as blocked: path below the root → why. What has a job already keeps its state."""
@@ -177,12 +167,6 @@ class Reconciler:
                 f"It cannot be listed ({listing.error}); what is in it is taken when it can be."
             )
         return blocked
-
-    def _is_away(self, directory: bytes) -> bool:
-        """Whether it lay on a share that is not mounted now: the empty folder beneath proves nothing."""
-        with self.database.reading() as session:
-            shares = files.shares_of(session, self.name)
-        return mounts.share_away(self.path, directory, shares) is not None
 
     def _observe(self, path: bytes, stamp: files.Stamp, row: files.Known | None) -> bool:
         """Let a file settle if it has to; True when the record must change for that."""
@@ -232,6 +216,17 @@ class Reconciler:
                         self._record(session, path, outcome)
                 fault.point("submitting")
             fault.point("submitted")
+        while self._released:
+            self.look_at(self._released.pop(), deep=True, go_on=go_on)
+
+    def _note_held(self, path: bytes, held: bool) -> None:
+        """Remember where files wait for each other: once one need not, no event tells of the others."""
+        box = path.partition(b"/")[0]
+        if held:
+            self._waiting.add(box)
+        elif box in self._waiting:
+            self._waiting.discard(box)
+            self._released.add(box)
 
     def _lots(self, go_on: Callable[[], bool]) -> Iterator[list[tuple[bytes, Outcome]]]:
         lot: list[tuple[bytes, Outcome]] = []
@@ -241,6 +236,7 @@ class Reconciler:
             if not go_on():
                 break
             held = self._held(path, go_on)
+            self._note_held(path, held is not None)
             outcome = dataclasses.replace(held, stamp=quiet) if held else intake.take(self.path, path, quiet, go_on)
             self._track(path, quiet, outcome, retried=held is None)
             lot.append((path, outcome))

@@ -57,6 +57,9 @@ class Box:
         """The files' states after a full look."""
         self.reconciler.full_scan(lambda: True)
         self.reconciler.take_settled()
+        return self.states()
+
+    def states(self) -> dict[str, str]:
         with self.database.reading() as session:
             return {row.display_path: row.state for row in session.query(SourceFile)}
 
@@ -89,6 +92,18 @@ def test_a_marker_releases_a_box(database: Database, folders: tuple[Path, Path])
     states = box.scan()
     assert states.pop("box 1/READY") == FileState.IGNORED
     assert set(states.values()) == {"submitted"}
+
+
+def test_a_marker_releases_what_lies_deep_without_a_scan(database: Database, folders: tuple[Path, Path]) -> None:
+    """The only event is of the folder in which the marker lies."""
+    box = Box(database, folders, batch="marker")
+    box.put("box 1/deep/b.png")
+    assert box.scan() == {"box 1/deep/b.png": "blocked"}
+    box.put("box 1/READY")
+    box.reconciler.look_at(b"box 1", deep=False)
+    for _ in range(2):
+        box.reconciler.take_settled()
+    assert box.states() == {"box 1/deep/b.png": "submitted", "box 1/READY": "ignored"}
 
 
 def test_a_count_releases_a_box(database: Database, folders: tuple[Path, Path]) -> None:
