@@ -176,9 +176,9 @@ def _sent_back(database: Database, job_id: int, force: bool) -> Job:
         with database.reading() as session:
             job = session.get(Job, job_id)
             root = session.get(Root, job.root) if job is not None else None
-    if job is None or root is None:
+    if job is None:
         raise JobMoved("is not in the record; see `photochrom jobs`.")
-    if job.state not in jobs.PUBLISHED or job.output_path is None:
+    if root is None or job.state not in jobs.PUBLISHED or job.output_path is None:
         raise JobMoved(f"is neither quarantined nor skipped, but {job.state}; see `photochrom jobs`.")
     derivative = absolute(root.output, job.output_path)
     if not os.path.isdir(root.output):
