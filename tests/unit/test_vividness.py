@@ -165,7 +165,7 @@ def test_rare_colours_need_to_know_which_colours_are_common():
 def test_the_perceptual_term_needs_imagenet_weights(monkeypatch):
     monkeypatch.setitem(encoder.PACKAGES, "lite2_unet", "no_such_package_of_weights")
     preset, _ = with_terms(perceptual_weight=1.0)
-    with pytest.raises(encoder.EncoderError, match="perceptual term .* no-such-package-of-weights"):
+    with pytest.raises(encoder.EncoderError, match=r"perceptual term .* no-such-package-of-weights"):
         Adversaries(preset)
 
 
