@@ -16,7 +16,7 @@ from worker import leases, strikes
 from worker.db import after
 from worker.errors import JobMoved, PhotochromError, Settles
 from worker.strikes import Strikes
-from worker.tables import Job, JobEvent, JobState, SourceFile
+from worker.tables import Job, JobEvent, JobState, Root, RootState, SourceFile
 from worker.twins import due, elder_twin
 
 #: state → the states it may be entered from
@@ -109,6 +109,9 @@ def claim(
 ) -> Job | None:
     """Take a lease on a queued job that is due; None when somebody else has it or there is nothing to do.
 
+    Nor is one whose root is offline claimed, though its message is out: whoever touched a share that does not answer
+    would wait for it, and all other scans with him. Its message counts as lost, and is sent again.
+
     The job keeps the model version it was pinned to, or is pinned to `model_version`. Twins (the same bytes under
     another path) wait for the elder, so that the net runs once.
     """
@@ -119,6 +122,7 @@ def claim(
             JobState.RUNNING,
             due(Job),
             ~elder_twin(),
+            Job.root.not_in(sa.select(Root.name).where(Root.state == RootState.OFFLINE)),
             claim_no=Job.claim_no + 1,
             lost=Job.lost + 1,
             worker=worker,
@@ -282,7 +286,8 @@ def dismiss(session: Session, job_id: int) -> Job:
         JobMoved: it is in another state, or does not exist.
     """
     dismissed = Job.state == JobState.QUARANTINED
-    return _move(session, job_id, JobState.SKIPPED, dismissed, note="dismissed", reason="Dismissed by an operator.")
+    return _move(session, job_id, JobState.SKIPPED, dismissed, note="dismissed", reason="Dismissed by an operator.",
+                 finished_at=after(0))  # fmt: skip
 
 
 def _void(rules: Strikes) -> sa.ColumnElement[bool]:

@@ -241,6 +241,17 @@ def test_a_job_is_not_claimed_before_its_time(database: Database) -> None:
     assert claimed is not None and claimed.not_before is None
 
 
+def test_a_job_of_an_offline_root_is_not_claimed_though_its_message_is_out(database: Database) -> None:
+    job_id = _submit(database)
+    with database.writing() as session:
+        session.add(Root(name="archive", path=b"/a", output=b"/o", mode="scan", fs_type="nfs", identity="{}", files=0,
+                         state=RootState.OFFLINE))  # fmt: skip
+    assert _claim(database, job_id) is None
+    with database.writing() as session:
+        session.get_one(Root, "archive").state = RootState.ONLINE
+    assert _claim(database, job_id) is not None
+
+
 def test_claim_numbers_only_rise(database: Database) -> None:
     job_id = _submit(database)
     seen = []
