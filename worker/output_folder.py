@@ -8,6 +8,7 @@ import errno
 import functools
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,13 +51,14 @@ def output_errors() -> Iterator[None]:
         ) from error
 
 
-def open_directory(root: bytes, relative: bytes, *, create: bool = True) -> int:
+def open_directory(root: bytes, relative: bytes, *, create: bool = True, mode: int | None = None) -> int:
     """A descriptor of a directory below a root, walked part by part without following links.
 
     Args:
         root: an existing folder (a link there is the operator's choice and is followed).
         relative: below it.
         create: make what is missing.
+        mode: of the files to come; who may read them may enter the directories that are made. None: by the umask.
 
     Raises:
         OSError: a part is missing, is no directory, is a link, or leads out of the root.
@@ -66,16 +68,27 @@ def open_directory(root: bytes, relative: bytes, *, create: bool = True) -> int:
         for part in filter(None, relative.split(b"/")):
             if part in (b".", b".."):
                 raise OSError(errno.EINVAL, f"{os.fsdecode(relative)!r} leads out of the output folder")
-            if create:
-                with suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=descriptor)
+            made = create and _made(part, descriptor)
             below = os.open(part, _DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
+            if made and mode is not None:
+                with suppress(PermissionError):  # a file system without modes
+                    inherited = os.fstat(descriptor).st_mode & stat.S_ISGID
+                    os.fchmod(descriptor, inherited | mode | (mode & 0o444) >> 2)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _made(name: bytes, directory: int) -> bool:
+    """Make a directory; False when it is there already."""
+    try:
+        os.mkdir(name, dir_fd=directory)
+    except FileExistsError:
+        return False
+    return True
 
 
 def rename_without_replacing(directory: int, old: bytes, new: bytes) -> None:

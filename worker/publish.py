@@ -87,7 +87,7 @@ class Publication:
         self._temporary: bytes | None = temporary_name(job_id, claim_no)
         self.fd = -1
         with output_errors():
-            self._directory = open_directory(self.output_root, self._relative)
+            self._directory = open_directory(self.output_root, self._relative, mode=mode)
             if claim_no > 1:
                 _remove_left_behind(self._directory, job_id, claim_no)
             try:

@@ -64,6 +64,19 @@ def test_a_file_appears_complete(tmp_path: Path, name: bytes) -> None:
     assert len(os.listdir(os.path.dirname(path))) == 1  # no temporary file left
 
 
+def test_who_may_read_a_file_may_enter_the_folders_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old").chmod(0o2700)  # what lies in it belongs to its group
+    before = os.umask(0o077)
+    try:
+        with publish.Publication(tmp_path, b"old/new/er", job_id=1, claim_no=1, mode=0o640) as publication:
+            publication.commit(publication.plan([b"old/new/er/a.tif"]))
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / path).stat().st_mode & 0o7777 for path in ("old", "old/new", "old/new/er", "old/new/er/a.tif")]
+    assert modes == [0o2700, 0o2750, 0o2750, 0o640]
+
+
 def test_leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:
     with publish.Publication(tmp_path, b"", job_id=1, claim_no=1) as publication:
         os.write(publication.fd, b"half")
