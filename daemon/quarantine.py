@@ -5,13 +5,14 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import click
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from daemon.explanation import at
 from daemon.questions import as_json, record
 from worker import jobs
 from worker.db import Database
@@ -62,8 +63,22 @@ def show(job_id: int, as_json: bool) -> None:
         print_json(report)
         return
     for name, value in report.items():
-        text = str(value)
-        click.echo(f"{name}:" + (f"\n{text.rstrip()}" if "\n" in text else f" {text}"))
+        click.echo(f"{name}:{_in_text(value)}")
+
+
+def _in_text(value: Any) -> str:
+    """A value of the report for a person: text of several lines, and each part of a list, below its name."""
+    if isinstance(value, dict):
+        return "".join(f"\n  {name}: {'-' if part is None else part}" for name, part in value.items())
+    if isinstance(value, list):
+        return "".join("\n  " + _event_line(event) for event in value)
+    text = "-" if value is None else str(value)
+    return f"\n{text.rstrip()}" if "\n" in text else f" {text}"
+
+
+def _event_line(event: Mapping[str, Any]) -> str:
+    by = f" by {event['worker']}" if event["worker"] else ""
+    return f"{at(event['at'])}  {event['state']}, claim {event['claim_no']}{by}  {event['note']}".rstrip()
 
 
 def evidence(session: Session, job_id: int) -> dict[str, Any]:
@@ -78,7 +93,7 @@ def evidence(session: Session, job_id: int) -> dict[str, Any]:
     """
     job = session.get(Job, job_id)
     if job is None:
-        raise PhotochromError(f"There is no job {job_id}. `photochrom quarantine list` names those that there are.")
+        raise PhotochromError(f"There is no job {job_id}. `photochrom jobs` names those that there are.")
     file, root = session.get_one(SourceFile, job.source_file_id), session.get(Root, job.root)
     events = session.scalars(sa.select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
     ends = [found[0] for event in events if (found := _END.search(event.note))]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ from daemon.questions import as_json
 from daemon.share_trials import Trial, all_trials
 from worker.errors import ExitCode, PhotochromError, RootMissing
 from worker.json_output import print_json
+from worker.mounts import mount_of
 from worker.settings import Settings, load
 
 #: our folder's name; nothing else is ever removed
@@ -37,19 +39,46 @@ def try_out(folder: Path, settings: Settings) -> list[Trial]:
         RootMissing: there is no such folder.
         PhotochromError: nothing can be written there; then it can be watched, but not tried out.
     """
-    if not folder.is_dir():
-        raise RootMissing(f"{folder} is no folder. Mount it, or name another with --root.")
+    _refuse_unlistable(folder)
     ignore_lease_signals()
     own = folder / f".photochrom-selftest-{secrets.token_hex(4)}"
-    with _ending_orderly():
+    with _ending_orderly(), contextlib.ExitStack() as held:
         try:
             _make(own)
+            held.enter_context(_locked(own))
             return [*_swept(folder, own), *all_trials(folder, own, settings)]
         finally:
             for number in (*_ENDS, signal.SIGINT):  # once is enough: it ends in a moment
                 signal.signal(number, signal.SIG_IGN)
             if problem := _remove(own):
                 click.echo(f"photochrom: {problem}", err=True)
+
+
+def _refuse_unlistable(folder: Path) -> None:
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RootMissing(f"{folder} is no folder. Mount it, or name another with --root.") from error
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "?")
+        raise RootMissing(
+            f"{folder} cannot be listed ({code}: {error.strerror}), so it cannot be watched. Grant the right to "
+            "read it, or check its disk."
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder of ours, so that whoever finds it can tell whether its selftest still runs; False if it is held."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # there are file systems without locks
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def _make(own: Path) -> None:
@@ -80,20 +109,32 @@ def _ending_orderly() -> Iterator[None]:
 
 
 def _swept(folder: Path, own: Path) -> Iterator[Trial]:
-    """Remove what a selftest left that was killed; by the share's own clock."""
+    """Remove what a selftest left that was killed, and tell of what may be another's that is under way."""
     try:
-        now_s = own.stat().st_mtime
+        now_s = own.stat().st_mtime  # by the share's own clock
         with os.scandir(folder) as entries:
             left = [
-                Path(entry.path) for entry in entries
-                if _OWN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
-                and now_s - entry.stat(follow_symlinks=False).st_mtime > LEFT_S
+                (Path(entry.path), now_s - entry.stat(follow_symlinks=False).st_mtime) for entry in entries
+                if _OWN.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False) and entry.name != own.name
             ]  # fmt: skip
     except OSError:  # the trials will tell
         return
-    for old in left:
+    for old, age_s in left:
+        if age_s <= LEFT_S and not _is_left(old):
+            says = f"{old.name} is another selftest's; if that was killed, one that runs an hour after it removes it"
+            yield Trial("leftovers", None, says)
+            continue
         problem = _remove(old)
         yield Trial("leftovers", not problem, problem or f"{old.name} of a selftest that was killed is removed")
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody holds a folder of ours any more; not to be known on a share: each host may lock for itself."""
+    try:
+        with _locked(folder) as ours:
+            return ours and not mount_of(folder).is_network
+    except OSError:
+        return False
 
 
 def _remove(folder: Path) -> str:
@@ -111,12 +152,14 @@ def _remove(folder: Path) -> str:
 
 
 @click.command()
-@click.option("--root", type=click.Path(path_type=Path), required=True, help="The folder to try, on the share itself.")
+@click.option("--root", type=click.Path(path_type=Path, readable=False), required=True,
+              help="The folder to try, on the share itself.")  # fmt: skip
 @as_json
 def selftest(root: Path, as_json: bool) -> None:
     """Try on a share of your own what works there: canary, rename, slow write, replace, lock, clock, space, events.
 
-    It writes into a hidden folder of its own below DIR, and removes it again. Exits 6 when the share cannot be watched.
+    It writes into a hidden folder of its own below DIR, and removes it again. Exits 6 when the share cannot be watched,
+    1 when it could not be tried out: nothing can be written to it, or it is full.
     """
     trials = try_out(Path(os.path.abspath(root)), load())
     if as_json:
@@ -124,6 +167,8 @@ def selftest(root: Path, as_json: bool) -> None:
     else:
         words = {True: "works  ", False: "FAILS  ", None: "absent "}
         for trial in trials:
-            click.echo(f"{words[trial.works]} {trial.what}: {trial.says}")
-    if any(trial.needed and not trial.works for trial in trials):
-        sys.exit(ExitCode.BAD_ROOT)
+            word = "UNTRIED" if trial.needed and trial.works is None else words[trial.works]
+            click.echo(f"{word} {trial.what}: {trial.says}")
+    needed = {trial.works for trial in trials if trial.needed}
+    if not needed <= {True}:
+        sys.exit(ExitCode.BAD_ROOT if False in needed else ExitCode.FAILED)

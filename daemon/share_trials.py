@@ -19,7 +19,7 @@ from daemon import roots
 from daemon.intake import has_writer
 from daemon.stability import StabilityTracker
 from worker.files import Stamp
-from worker.mounts import mount_of
+from worker.mounts import is_within, mount_of
 from worker.settings import RootSettings, Settings
 
 #: how long an event may be under way
@@ -42,7 +42,7 @@ class Trial:
         what: was tried.
         works: None when it does not apply here.
         says: what was seen, and what follows from it.
-        needed: without it the folder cannot be watched at all.
+        needed: without it the folder cannot be watched at all; where it is None, it could not be tried.
     """
 
     what: str
@@ -85,6 +85,7 @@ def all_trials(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
         own: an empty folder of ours below it.
         settings: those in force.
     """
+    yield from _place(folder, settings)
     yield from _tried("write, rename, read", lambda: [_canary(own)])
     yield from _tried("replaced file", lambda: [_replaced(own)])
     yield from _tried("events", lambda: _events(folder, own, settings))
@@ -96,11 +97,27 @@ def all_trials(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
     yield from _tried("inotify limit", lambda: [_watches(folder)])
 
 
+def _place(folder: Path, settings: Settings) -> Iterator[Trial]:
+    """A root may not lie in what Photochrom writes, nor the other way round."""
+    real = os.path.realpath(folder)
+    written = [("state directory", settings.state_dir), *(("output folder", root.output) for root in settings.watched)]
+    for what, path in written:
+        other = os.path.realpath(path)
+        if is_within(real, other) or is_within(other, real):
+            yield Trial(
+                "place", False, f"it and the {what} {path} lie in each other: choose another folder", needed=True
+            )
+
+
 def _tried(what: str, trial: Callable[[], Iterable[Trial]]) -> Iterator[Trial]:
     try:
         yield from trial()
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "?")
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # a full share can be watched all the same
+            says = f"the share is full: {code} ({error.strerror}). Free some space, then try it again"
+            yield Trial(what, None, says, needed=True)
+            return
         yield Trial(what, False, f"the share refuses it: {code} ({error.strerror})", needed=True)
 
 

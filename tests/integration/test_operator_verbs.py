@@ -130,6 +130,22 @@ def test_retry_and_dismiss(root: Path, state_database: Database) -> None:
     assert state_of(state_database, second) is JobState.QUEUED
 
 
+def test_evidence_is_told_in_lines_that_people_read(root: Path, state_database: Database) -> None:
+    shown = ask("quarantine", "show", str(quarantined(state_database, root, "a.png"))).output
+    assert "datetime" not in shown and "{" not in shown and "<" not in shown
+    assert "\nlast_end: -\n" in shown and "\nnow:\n  path: " in shown
+    assert " UTC  quarantined, claim 1 by w:1:a  It does not decode.\n" in shown
+
+
+def test_what_was_dismissed_is_told_with_the_time_of_that(root: Path, state_database: Database) -> None:
+    job_id = quarantined(state_database, root, "a.png")
+    with state_database.writing() as session:
+        session.get_one(Job, job_id).finished_at = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    assert ask("quarantine", "dismiss", str(job_id)).exit_code == 0
+    told = ask("why", str(root / "a.png")).output
+    assert "Dismissed by an operator." in told and "2020" not in told
+
+
 def health(*wrong: str) -> None:
     asked = ask("health", "--json")
     told = json.loads(asked.stdout)

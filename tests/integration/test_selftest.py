@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from daemon import selftest, share_trials
 from daemon.cli import main
 from worker.files import Stamp
+from worker.mounts import Mount
 
 #: everything but the trials of events, which take their time
 QUICK = {"_events": lambda folder, own, settings: []}
@@ -91,10 +93,93 @@ def test_what_a_killed_one_left_is_swept(share: Path) -> None:
     link.symlink_to(share / "elsewhere")
     for path in (old, share / ".photochrom-selftest-mine", share / "elsewhere"):
         os.utime(path, (0, 0))
-    asked = _ask(share)
-    assert asked.exit_code == 0 and _told(asked)["leftovers"][0] is True, asked.output
+    with selftest._locked(fresh) as ours:  # its selftest is under way
+        assert ours
+        asked = _ask(share)
+    assert asked.exit_code == 0, asked.output
+    told = {trial["says"]: trial["works"] for trial in json.loads(asked.stdout) if trial["what"] == "leftovers"}
+    assert [works for says, works in told.items() if says.startswith(old.name)] == [True]
+    assert [works for says, works in told.items() if says.startswith(fresh.name)] == [None]
     assert _left(share) == sorted([fresh.name, link.name, ".photochrom-selftest-mine", "a.png", "elsewhere"])
     assert (share / "elsewhere" / "canary").exists()
+
+
+def test_a_killed_one_is_cleaned_up_by_the_next(share: Path) -> None:
+    program = (
+        "import sys, threading\nfrom daemon import share_trials\nfrom daemon.cli import main\n"
+        "share_trials._events = lambda *_: (print('held', flush=True), threading.Event().wait())\n"
+        "main(['selftest', '--root', sys.argv[1]])"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(share)], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None and killed.stdout.readline() == "held\n"
+        (left,) = set(_left(share)) - {"a.png"}
+        works, says = _told(_ask(share))["leftovers"]
+        assert works is None and says.startswith(f"{left} is another selftest's") and left in _left(share)
+        killed.kill()
+    assert _told(_ask(share))["leftovers"] == (True, f"{left} of a selftest that was killed is removed")
+    assert _left(share) == ["a.png"]
+
+
+def test_on_a_share_of_several_hosts_no_lock_tells_that_a_selftest_was_killed(
+    share: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (share / ".photochrom-selftest-00000000").mkdir()
+    nfs = Mount(point="/", source="nas:/a", fs_type="nfs4")
+    with monkeypatch.context() as patched:
+        patched.setattr(selftest, "mount_of", lambda path: nfs)
+        assert _told(_ask(share))["leftovers"][0] is None
+    assert _told(_ask(share))["leftovers"][0] is True
+
+
+def test_a_full_share_is_not_called_unfit(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    asked = _ask(share)
+    assert asked.exit_code == 1, asked.output
+    works, says = _told(asked)["write, rename, read"]
+    assert works is None and says.startswith("the share is full: ENOSPC")
+
+
+@pytest.mark.parametrize("where", ["share", "share/box", "."])
+def test_a_folder_that_overlaps_with_what_is_written_is_no_root(
+    share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("PHOTOCHROM_OUTPUT", str(share))
+    (share / "box").mkdir()
+    asked = _ask(tmp_path / where)
+    assert asked.exit_code == 6 and _told(asked)["place"][0] is False, asked.output
+    assert f"it and the output folder {share} lie in each other" in _told(asked)["place"][1]
+    (tmp_path / "beside").mkdir()
+    assert "place" not in _told(_ask(tmp_path / "beside"))
+
+
+#: somebody who is not root, whom nothing stops; what it needs is loaded before
+AS_NOBODY = """
+import os, pwd, sys
+from daemon import cli, selftest
+
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setuid(pwd.getpwnam("nobody").pw_uid)
+cli.main(["selftest", "--root", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_folder_that_may_not_be_listed_is_told_in_a_line(below: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are for their owner only
+        Path(folder).chmod(0o755)
+        (Path(folder) / "closed").mkdir(mode=0o300 if os.getuid() else 0o700)
+        asked = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, f"{folder}/closed{below}"], cwd="/", env={**os.environ, "HOME": "/"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert asked.returncode == 6, asked.stderr
+    if os.getuid() == 0:
+        assert "cannot be listed (EACCES: Permission denied), so it cannot be watched" in asked.stderr
+    assert len(asked.stderr.splitlines()) == 1
 
 
 def test_what_cannot_be_removed_is_said(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
