@@ -118,16 +118,19 @@ def batch_report(session: Session, root: str, batch: bytes) -> tuple[dict[str, A
         root: name of the root.
         batch: folder right below it.
     """
-    inside = (SourceFile.root == root, _within(batch), SourceFile.state != FileState.VANISHED)
+    inside = (SourceFile.root == root, _within(batch))
     if session.scalar(sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING)).limit(1)):
         return None
     theirs = sa.select(Job).join(SourceFile, SourceFile.job_id == Job.id).where(*inside)
     if session.scalar(theirs.with_only_columns(Job.id).where(Job.state.in_(OPEN)).limit(1)):
         return None
-    jobs = session.scalars(theirs.order_by(Job.path)).all()
+    jobs = list(session.scalars(theirs.where(SourceFile.state != FileState.VANISHED)))
     if not jobs:
         return None
     started = min(job.created_at for job in jobs)
+    # what went since was of this batch; what went before, of an earlier one in a folder of the same name
+    jobs += session.scalars(theirs.where(SourceFile.state == FileState.VANISHED, Job.finished_at >= started))
+    jobs.sort(key=lambda job: job.path)
     finished = max(job.finished_at or job.created_at for job in jobs)
     published = [job for job in jobs if job.state in PUBLISHED]
     checksums = b"".join(manifest_line(job.output_path or b"", job.output_sha256 or "") for job in published)

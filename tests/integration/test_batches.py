@@ -9,13 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from daemon import batch_report
 from daemon.batch_report import Reporter
 from daemon.batches import Gate, manifest_line, parse_manifest
 from daemon.reconcile import Reconciler
 from worker import files, jobs
-from worker.db import Database
+from worker.db import Database, after
 from worker.errors import ScanBroken
 from worker.settings import RootSettings
 from worker.strikes import Strikes
@@ -248,6 +249,32 @@ def test_originals_that_are_taken_away_stay_in_the_report(
     box.scan()
     box.colour()
     assert Reporter(database, box.settings).report() == [b"box 1"], "there is something new to tell"
+
+
+def test_a_scan_that_goes_before_its_turn_is_a_failure_of_its_batch(
+    database: Database, folders: tuple[Path, Path]
+) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/earlier.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    (box.box / "earlier.png").unlink()
+    box.scan()
+    with database.writing() as session:
+        session.execute(sa.update(Job).values(created_at=after(-60), finished_at=after(-50)))
+    (box.box / "a.png").unlink()
+    for name in ("box 1/b.png", "box 1/c.png"):
+        box.put(name)
+    box.scan()
+    (box.box / "c.png").unlink()
+    box.scan()
+    assert box.reporter.report() == [], "a worker has not missed it yet"
+    box.colour(broken="box 1/c.png")
+    assert box.reporter.report() == [b"box 1"]
+    told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
+    assert [failure["path"] for failure in told["failures"]] == ["box 1/c.png"]
+    assert [item["source"] for item in told["derivatives"]] == ["box 1/b.png"], "not those of another delivery"
 
 
 def test_a_report_never_replaces_a_foreign_file(database: Database, folders: tuple[Path, Path]) -> None:
