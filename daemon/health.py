@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +19,7 @@ from daemon.broker import check_broker
 from daemon.questions import as_json, record
 from worker import files, leases, training_runs
 from worker.database_errors import in_words
-from worker.db import after
+from worker.db import Database, after
 from worker.errors import ExitCode, PhotochromError
 from worker.json_output import print_json
 from worker.overview import database_time, unreadable
@@ -33,6 +34,8 @@ LATE_S: Final = 120
 STUCK_S: Final = 300
 #: a void claim is taken back within seconds; one that stays says that nobody sweeps
 UNSWEPT_S: Final = 60
+#: a transaction of ours takes milliseconds; who holds the database for so long holds up everybody
+LOCKED_S: Final = 5.0
 LOW_SPACE_BYTES: Final = 64 << 20
 
 
@@ -59,7 +62,7 @@ def signs(settings: Settings) -> list[Sign]:
     try:
         with record(settings) as database, database.reading() as session:
             now = database_time(session)
-            found.append(Sign("database", True, "answers, its schema is this version's"))
+            found.append(_database(database))
             found += _roots(session, settings, now)
             found += [_unreadable(session, settings), _waiting(session, settings, now), _claims(session)]
     except PhotochromError as error:
@@ -67,6 +70,28 @@ def signs(settings: Settings) -> list[Sign]:
     except sa.exc.DBAPIError as error:
         found.append(Sign("database", False, str(in_words(error))))
     return found + list(_disks(settings))
+
+
+def _database(database: Database) -> Sign:
+    """It answers; but while somebody keeps SQLite's lock, no part can renew a lease or record what it did."""
+    if database.engine.dialect.name == "sqlite" and _is_locked(database):
+        says = f"can be read, but another process has kept it locked for {LOCKED_S:g} s, so that nothing is recorded"
+        return Sign("database", False, f"{says}. Find out which has {database.engine.url.database} open, and end it.")
+    return Sign("database", True, "answers, its schema is this version's")
+
+
+def _is_locked(database: Database) -> bool:
+    connection = database.engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={LOCKED_S * 1000:.0f}")
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    finally:
+        connection.invalidate()  # its patience is not what others expect
+    return False
 
 
 def _broker(settings: Settings) -> Sign:

@@ -238,6 +238,18 @@ def test_health_asks_every_broker_that_it_calls_well(
     assert "amqp://x.invalid is no Redis or Valkey" in ask("health").output
 
 
+def test_a_database_that_somebody_keeps_locked_is_not_well(
+    root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.health.LOCKED_S", 0.1)
+    health()
+    with state_database.writing() as session:
+        session.query(Root).all()  # its transaction begins here
+        health("database")
+        assert "another process has kept it locked" in ask("health").output
+    health()
+
+
 def test_health_without_a_record(tmp_path: Path, state_dir: Path) -> None:
     asked = ask("health")
     assert asked.exit_code == 13
