@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 #: name of the curated folder among the roots; an operator's are named otherwise, or by absolute paths
 CURATED_ROOT: Final = "(curated)"
@@ -48,13 +49,20 @@ class RootSettings(OutputPolicy):
     model: str = ""  # the version of the generator, or an alias, that its scans are bound to; empty: the champion
     batch: Literal["", "marker", "count", "manifest"] = ""  # what completes a folder right below this one
     batch_marker: str = Field(default="READY", pattern=r"^[^/]+$")
-    batch_count: int = Field(default=0, ge=0)
+    batch_count: int = Field(default=0, ge=0, validate_default=True)
     batch_manifest: str = Field(default="SHA256SUMS", pattern=r"^[^/]+$")
 
     @field_validator("path", "output")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return absolute(value)
+
+    @field_validator("batch_count")
+    @classmethod
+    def _counted(cls, value: int, info: ValidationInfo) -> int:
+        if info.data.get("batch") == "count" and value < 1:
+            raise PydanticCustomError("count", 'must be 1 or more where `batch` is "count"')
+        return value
 
     @property
     def key(self) -> str:

@@ -87,6 +87,7 @@ def test_variables_of_other_programs_are_not_ours(monkeypatch: pytest.MonkeyPatc
         ("setle_s = 1", "There is no setting setle_s. Did you mean settle_s?"),
         ('[[roots]]\npath = "a"\noutput = "b"\nsetle_s = 1', "no setting roots.0.setle_s. Did you mean settle_s?"),
         ('[[roots]]\npath = "a"', "Setting roots.0.output: Field required"),
+        ('[[roots]]\npath = "a"\noutput = "b"\nbatch = "count"', "Setting roots.0.batch_count: must be 1 or more"),
         ("settle_s = 0", "Setting settle_s: Input should be greater than 0 (got 0)."),
         ('device = "tpu"', "Setting device: Input should be 'auto', 'cpu' or 'gpu' (got 'tpu')."),
         ('output_mode = "0999"', "Setting output_mode: "),
