@@ -59,6 +59,11 @@ def _state_dir_option() -> click.Option:
 class Verbs(click.Group):
     """Loads a verb when it is used; turns our errors into one sentence and an exit code."""
 
+    def main(self, *arguments: Any, **named: Any) -> Any:
+        """As click's, with all three standard streams there."""
+        _open_what_is_closed()
+        return super().main(*arguments, **named)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, in the order a newcomer needs them."""
         return list(VERBS)
@@ -90,6 +95,17 @@ class Verbs(click.Group):
             if told is None:
                 raise  # a fault of ours, with its traceback
             _end(ctx, told, error)
+
+
+def _open_what_is_closed() -> None:
+    """Where a standard stream is closed (`>&-`), the next file to be opened would get its number, and our words."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _from_database(error: Exception) -> PhotochromError | None:
