@@ -139,6 +139,12 @@ def test_skin_must_not_turn_green_or_gray() -> None:
     assert verdict(with_skin(better, 55.0, 0.05), champion).outcome is Outcome.PROMOTED
     assert failed(verdict(with_skin(better, 120.0, 0.05), champion)) == {(5, "skin hue")}
     assert failed(verdict(with_skin(better, 55.0, 0.2), champion)) == {(5, "zombies")}
+    few = Thresholds().slice_photos - 1  # with skin, of all
+    found = verdict(
+        with_skin(better[:few], 55.0, 0.2) + better[few:], with_skin(both()[:few], 50.0, 0.05) + both()[few:]
+    )
+    assert found.outcome is Outcome.PROMOTED
+    assert "too few to decide" in next(check.says for check in found.checks if check.name == "zombies")
 
 
 def test_a_leak_rejects_whatever_the_figures() -> None:
