@@ -41,7 +41,8 @@ def _armed(name: str) -> None:
     if argument:
         threading.Timer(float(argument), os.kill, (os.getpid(), what)).start()
     else:
-        os.kill(os.getpid(), what)
+        # to this thread: sent to the process, another one would take it, and this one go on until it does
+        signal.pthread_kill(threading.get_ident(), what)
 
 
 point = _nothing if _FOLDER is None else _armed

@@ -76,7 +76,7 @@ def test_two_workers_on_one_job(plant: Plant, cell: Cell) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_postgresql(_postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+def _on_postgresql(_postgresql_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """A plant whose record is in PostgreSQL."""
     admin = sa.create_engine(_postgresql_server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -85,6 +85,13 @@ def on_postgresql(_postgresql_server: str, tmp_path_factory: pytest.TempPathFact
     url = sa.make_url(_postgresql_server).set(database="plant").render_as_string(hide_password=False)
     with running(tmp_path_factory.mktemp("plant"), PHOTOCHROM_DATABASE_URL=url) as made:
         yield made
+
+
+@pytest.fixture
+def on_postgresql(_on_postgresql: Plant) -> Plant:
+    """The same, with nothing left in it of a cell that failed."""
+    _on_postgresql.calm()
+    return _on_postgresql
 
 
 def restart(server: str) -> None:
