@@ -187,17 +187,16 @@ def _lease(bench: Bench, job: Job) -> Iterator[None]:
 
 def _colour(bench: Bench, job: Job) -> None:
     """From a claimed job to a published derivative and its row."""
+    policy = policy_for(bench.settings, job.root, job.parameters)
     with bench.database.reading() as session:
         root = session.get_one(Root, job.root)
-        twin = twins.twin_result(session, job)
+        twin = twins.twin_result(session, job, dataclasses.asdict(policy))
         replaces = twins.replaceable(session, job)  # nobody else's is touched
     with originals.open_original(root.path, job.path) as fd:
         before = originals.stamp(fd)
         if publish.sha256_of(fd) != job.source_sha256:
             raise ScanChanged("The file is no longer the one that was recorded. The watcher takes its new content.")
-        policy = policy_for(bench.settings, job.root, job.parameters)
-        same = twin is not None and twin.report.get("parameters") == dataclasses.asdict(policy)
-        if twin is not None and same and _copy_twin(bench, job, root, twin, replaces):
+        if twin is not None and _copy_twin(bench, job, root, twin, replaces):
             return
         colorizer = bench.serving.named(str(job.model_version))
         fault.point("reading")

@@ -1,6 +1,6 @@
 """Jobs about the same bytes: who waits for whom, whose derivative is copied, whose may be replaced."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -57,8 +57,14 @@ def _gives_soon(elder: Any) -> sa.ColumnElement[bool]:
     return sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder)))
 
 
-def twin_result(session: Session, job: Job) -> Job | None:
-    """The first published derivative of the same bytes by the same model with the same parameters, of another path."""
+def twin_result(session: Session, job: Job, choices: Mapping[str, Any]) -> Job | None:
+    """The first published derivative of the same bytes by the same model with the same choices, of another path.
+
+    Args:
+        session: a reading session.
+        job: the one that may copy it.
+        choices: how its folder's derivatives look; another folder's may look otherwise.
+    """
     candidates = session.scalars(
         sa.select(Job)
         .where(
@@ -69,7 +75,9 @@ def twin_result(session: Session, job: Job) -> Job | None:
         )
         .order_by(Job.id)
     )
-    return next((twin for twin in candidates if twin.parameters == job.parameters), None)
+    return next(
+        (it for it in candidates if it.parameters == job.parameters and it.report.get("parameters") == choices), None
+    )
 
 
 def replaceable(session: Session, job: Job) -> set[str]:

@@ -337,11 +337,11 @@ def test_a_younger_twin_waits_for_the_elder(database: Database) -> None:
     assert job is not None
     assert _claim(database, younger) is None
     with database.writing() as session:
-        jobs.finish(session, job, JobState.DONE, reason="")
+        jobs.finish(session, job, JobState.DONE, reason="", report={"parameters": {"kind": "tiff"}})
     younger_job = _claim(database, younger)
     assert younger_job is not None
     with database.reading() as session:
-        twin = twins.twin_result(session, younger_job)
+        twin = twins.twin_result(session, younger_job, {"kind": "tiff"})
     assert twin is not None and twin.id == elder
 
 
@@ -353,17 +353,19 @@ def test_an_elder_that_waits_or_failed_holds_nobody_up(database: Database) -> No
 
 
 def test_a_twin_s_result_has_the_same_model_and_parameters(database: Database) -> None:
-    done = {"state": JobState.DONE, "model_version": "v1"}
+    choices = {"strength": 1.0}
+    done = {"state": JobState.DONE, "model_version": "v1", "report": {"parameters": choices}}
+    _submit(database, path=b"other-folder.tif", **{**done, "report": {"parameters": {"strength": 0.0}}})
     _submit(database, path=b"other-model.tif", **{**done, "model_version": "v0"})
     _submit(database, path=b"other-parameters.tif", **done, parameters={"seed": 1})
     _submit(database, path=b"copy.tif", **{**done, "state": JobState.DUPLICATE})
     job = _claim(database, _submit(database, path=b"mine.tif"))
     assert job is not None
     with database.reading() as session:
-        assert twins.twin_result(session, job) is None
+        assert twins.twin_result(session, job, choices) is None
     twin_id = _submit(database, path=b"twin.tif", **done)
     with database.reading() as session:
-        twin = twins.twin_result(session, job)
+        twin = twins.twin_result(session, job, choices)
     assert twin is not None and twin.id == twin_id
 
 
