@@ -51,7 +51,11 @@ def if_lost(output: bytes, job: Job) -> str:
         return "" if stat.S_ISREG(seen.st_mode) else " What has its name now is no regular file."
     if not os.path.isdir(output):
         return f" It is not there now, and neither is the output folder {display(output)}: mount it."
-    again = f" If it is lost, `photochrom retry {job.id}` makes it again." if job.state in PUBLISHED else ""
+    again = (
+        f" If it is lost, `photochrom retry {job.id}` makes it again from the original."
+        if job.state in PUBLISHED
+        else ""
+    )
     return " It is not there now: moved, deleted, or its disk is not mounted." + again
 
 

@@ -112,12 +112,12 @@ _AWAY: Final = {
     "original": "offline: the watched folder {folder} is not there, or another one is in its place; {files} not looked "
     "at. Mount it, then do this again.",
     "derivative": "offline: the output folder {folder} is not there, or holds none of its derivatives; {files} not "
-    "looked at. Mount it, then do this again; what was deleted `photochrom retry ID` makes again.",
+    "looked at. Mount it, then do this again; what was deleted `photochrom retry ID` makes again from its original.",
 }
 
 
 def _line(checked: "Checked") -> str:
     told = f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})"
     if (checked.what, checked.verdict) == ("derivative", "missing"):
-        told += f"; `photochrom retry {checked.job_id}` makes it again"
+        told += f"; `photochrom retry {checked.job_id}` makes it again from the original"
     return told

@@ -337,7 +337,7 @@ def test_one_lost_derivative_among_others_is_named_with_the_way_back(root: Path,
     lost = root.parent / "output" / "0.png"
     lost.unlink()
     asked = ask("verify", "--all")
-    told = f"missing: the derivative {lost} (job {first}); `photochrom retry {first}` makes it again"
+    told = f"missing: the derivative {lost} (job {first}); `photochrom retry {first}` makes it again from the original"
     assert told in asked.output.splitlines()
     assert asked.exit_code == 1 and "1 derivative missing, 39 derivative ok" in asked.output
 
@@ -362,7 +362,7 @@ def test_a_lost_derivative_is_made_again_and_no_other(root: Path, state_database
     asked = ask("retry", str(job_id))
     assert asked.exit_code == 1 and "is not there: mount it" in asked.output
     (root.parent / "elsewhere").rename(root.parent / "output")
-    assert f"`photochrom retry {job_id}` makes it again." in ask("why", str(root / "a.png")).output
+    assert f"`photochrom retry {job_id}` makes it again from the original." in ask("why", str(root / "a.png")).output
     assert ask("retry", str(job_id)).exit_code == 0
     assert state_of(state_database, job_id) is JobState.QUEUED
     asked = ask("retry", str(job_id), "999")
