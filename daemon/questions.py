@@ -28,7 +28,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @contextmanager
 def record(settings: Settings) -> Iterator[Database]:
     """The database of this installation, which must be there already: a question creates nothing."""
-    if (file := missing_file(settings.database)) is not None:
+    try:
+        file = missing_file(settings.database)
+    except OSError as error:
+        raise DatabaseUnusable(
+            f"The database in {settings.state_dir} may not be looked at ({error.strerror}). Ask as a user who may."
+        ) from error
+    if file is not None:
         raise DatabaseUnusable(
             f"There is no database at {file}. Start `photochrom up` first, or name the right --state-dir."
         )

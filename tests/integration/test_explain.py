@@ -203,6 +203,36 @@ def test_what_may_not_be_read_is_explained(
     assert says.format(folder) in asked.stdout, asked.stderr
 
 
+#: the same question where the state directory is somebody else's
+AS_STRANGER = """
+import os, pwd, sys
+from pathlib import Path
+from daemon import questions
+from worker.errors import DatabaseUnusable
+from worker.settings import Settings
+
+settings = Settings(state_dir=Path(sys.argv[1]))
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setuid(pwd.getpwnam("nobody").pw_uid)
+try:
+    questions.record(settings).__enter__()
+except DatabaseUnusable as error:
+    print(error)
+"""
+
+
+def test_a_state_directory_that_may_not_be_entered_is_told(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "state").mkdir(mode=0o700 if os.getuid() == 0 else 0)
+        asked = subprocess.run(
+            [sys.executable, "-c", AS_STRANGER, f"{folder}/state"], capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+    assert f"The database in {folder}/state may not be looked at (Permission denied)." in asked.stdout, asked.stderr
+
+
 def test_an_offline_root(place: Place) -> None:
     place.file(b"a.tif")
     with place.database.writing() as session:
