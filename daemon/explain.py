@@ -12,6 +12,7 @@ from daemon.answers import real_path
 from daemon.explain_job import job_sentence
 from daemon.explain_output import outside
 from daemon.explanation import Explanation, at, error_words, explained, look_at, state_words
+from daemon.ignoring import Ignored
 from worker import curated, files
 from worker.files import Stamp
 from worker.settings import Settings
@@ -124,11 +125,13 @@ def _unseen(full: bytes, root_path: bytes, relative: bytes, root: Root | None, s
 
 def _unlistable(root_path: bytes, relative: bytes) -> str | None:
     """Which folder on the way to a file no scan can see into, and why."""
-    folder = root_path
+    below = b""
     for name in (b"", *relative.split(b"/")[:-1]):
-        folder = os.path.join(folder, name) if name else folder
+        below = os.path.join(below, name)
+        folder = os.path.join(root_path, below) if below else root_path
         try:
             os.scandir(folder).close()
+            Ignored(root_path, below)
         except OSError as error:
             how = "grant the right to read it" if error.errno in {errno.EACCES, errno.EPERM} else "check its disk"
             return f"Blocked by {error_words(error)}: no scan sees into its folder {display(folder)}; {how}."

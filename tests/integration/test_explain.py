@@ -175,16 +175,22 @@ with open_database(sys.argv[3]).reading() as session:
 
 
 @pytest.mark.parametrize(
-    ("folder_mode", "file_mode", "says"),
+    ("folder_mode", "file_mode", "ignore_mode", "says"),
     [
-        (0o311, 0o644, "Blocked by EACCES (Permission denied): no scan sees into its folder {}/box; grant"),
-        (0o311, 0o000, "Blocked by EACCES (Permission denied): no scan sees into its folder {}/box; grant"),
-        (0o644, 0o644, "Blocked by EACCES (Permission denied): it cannot even be looked at."),
-        (0o755, 0o000, "Not seen yet: the last scan"),
+        (0o311, 0o644, 0o644, "Blocked by EACCES (Permission denied): no scan sees into its folder {}/box; grant"),
+        (0o311, 0o000, 0o644, "Blocked by EACCES (Permission denied): no scan sees into its folder {}/box; grant"),
+        (0o644, 0o644, 0o644, "Blocked by EACCES (Permission denied): it cannot even be looked at."),
+        (
+            0o755,
+            0o644,
+            0o000,
+            "Blocked by EACCES (Permission denied (box/.photochromignore)): no scan sees into its folder",
+        ),
+        (0o755, 0o000, 0o644, "Not seen yet: the last scan"),
     ],
 )
 def test_what_may_not_be_read_is_explained(
-    database: Database, tmp_path: Path, folder_mode: int, file_mode: int, says: str
+    database: Database, tmp_path: Path, folder_mode: int, file_mode: int, ignore_mode: int, says: str
 ) -> None:
     place = Place(database, tmp_path)
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are for their owner only
@@ -194,6 +200,7 @@ def test_what_may_not_be_read_is_explained(
         (place.root / "box").mkdir()
         (place.root / "box" / "a.tif").write_bytes(b"x")
         (place.root / "box" / "a.tif").chmod(file_mode)
+        (place.root / "box" / ".photochromignore").touch(ignore_mode)
         (place.root / "box").chmod(folder_mode)
         asked = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, folder, f"{folder}/box/a.tif", str(database.engine.url)],
