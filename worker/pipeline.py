@@ -258,8 +258,8 @@ def _publish(
         "output_sha256": planned.sha256,
     }
     with bench.database.writing() as session:
-        intended = {twins.INTENDED: sorted({*replaces, planned.sha256})}
-        jobs.renew(session, job, bench.settings.lease_s, report=intended, **target)
+        there = {twins.THERE: planned.replaces}
+        jobs.renew(session, job, bench.settings.lease_s, report=there, **target)
     fault.point("intended")
     published = publication.commit(planned, replaces=replaces)
     fault.point("published")

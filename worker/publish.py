@@ -42,7 +42,7 @@ class Planned:
     path: bytes  # below the output root
     sha256: str
     size: int
-    replaces: bool  # an older derivative of ours under the same name
+    replaces: str | None  # sha256 of an older derivative of ours under the same name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Publication:
                 there = self._sha256_of_name(self._base(name))
                 # equal bytes under this name are what we were about to write
                 if there is None or there == digest or there in replaces:
-                    return Planned(path=name, sha256=digest, size=size, replaces=there is not None)
+                    return Planned(path=name, sha256=digest, size=size, replaces=there)
         raise OutputBlocked(
             f"Every name for the derivative is taken by another file ({os.fsdecode(names[0])!r}). "
             "Move that file away; the job goes on by itself."

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session, aliased
 from worker.db import after
 from worker.tables import Job, JobState, Root
 
-#: where the report of a job that has not ended keeps the sha256 of all it was about to publish
-INTENDED: Final = "intended"
+#: where the report of a job that has not ended keeps the sha256 of what its derivative was about to replace
+THERE: Final = "there"
 
 
 def due(job: Any) -> sa.ColumnElement[bool]:
@@ -81,13 +81,12 @@ def twin_result(session: Session, job: Job, choices: Mapping[str, Any]) -> Job |
 
 
 def replaceable(session: Session, job: Job) -> set[str]:
-    """The sha256 of each file that an attempt at this scan, or at its older content, has published or was about to.
+    """The sha256 of each file that an attempt at this scan, or at its older content, may have left under its name.
 
-    All of them, because of two attempts that were killed only one may have come to its rename.
+    One that was killed before its rename left there what an earlier one had put there.
     """
     earlier = _earlier(session, job)
-    hashes = {sha for old in earlier for sha in (old.output_sha256, *old.report.get(INTENDED, ()))}
-    return {sha for sha in hashes if sha is not None}
+    return {sha for old in earlier for sha in (old.output_sha256, old.report.get(THERE)) if sha is not None}
 
 
 def names_for(session: Session, job: Job, names: Sequence[bytes]) -> list[bytes]:

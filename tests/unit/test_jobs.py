@@ -372,7 +372,7 @@ def test_a_twin_s_result_has_the_same_model_and_parameters(database: Database) -
 def test_what_a_job_may_replace_and_under_which_name(database: Database) -> None:
     mine = {"state": JobState.DONE, "output_path": b"a~1.png"}
     _submit(database, **mine, output_sha256="0" * 64)
-    _submit(database, sha256=B, **mine, output_sha256="1" * 64, report={"intended": ["2" * 64]})
+    _submit(database, sha256=B, **mine, output_sha256="1" * 64, report={"there": "2" * 64})
     _submit(database, path=b"other.tif", state=JobState.DONE, output_path=b"a.png", output_sha256="4" * 64)
     third = _submit(database, sha256="c" * 64, output_sha256="3" * 64)
     with database.writing() as session:
