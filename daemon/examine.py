@@ -4,12 +4,14 @@ import dataclasses
 import importlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
 from daemon import roots
+from daemon.answers import ask
 from daemon.broker import check_broker
 from worker.addresses import without_password
 from worker.database_errors import in_words
@@ -81,12 +83,22 @@ def _broker(settings: Settings) -> str:
 def _disk(settings: Settings) -> str:
     low = []
     for folder in {settings.state_dir, *(root.output for root in settings.watched)}:
-        there = next(level for level in (folder, *folder.parents) if level.exists())
-        if (free := shutil.disk_usage(there).free) < LOW_SPACE_BYTES:
-            low.append(f"{there} has only {free >> 20} MiB free")
+        try:
+            there, free = ask(folder, partial(_free, folder))
+        except TimeoutError as error:
+            low.append(f"{folder} does not answer ({error.strerror}); look at its server and the network")
+            continue
+        if free < LOW_SPACE_BYTES:
+            low.append(f"{there} has only {free >> 20} MiB free; free some space before large scans arrive")
     if low:
-        raise PhotochromError("; ".join(sorted(low)) + ". Free some space before large scans arrive.")
+        raise PhotochromError(". ".join(sorted(low)) + ".")
     return f"more than {LOW_SPACE_BYTES >> 30} GiB free for outputs and state"
+
+
+def _free(folder: Path) -> tuple[Path, int]:
+    """The folder, or the first above it that is there, and the bytes that are free on its disk."""
+    there = next(level for level in (folder, *folder.parents) if level.exists())
+    return there, shutil.disk_usage(there).free
 
 
 def _weights(_settings: Settings) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon import answers
+from daemon import answers, examine
 from daemon.answers import NoAnswer, ask
+from worker.errors import PhotochromError
+from worker.settings import Settings
 
 
 @pytest.fixture
@@ -54,3 +56,16 @@ def test_a_path_is_taken_as_written_where_a_folder_does_not_answer(
     with pytest.raises(NoAnswer):
         ask(link, back.wait, patience_s=0.01)
     assert answers.real_path(link) == link
+
+
+def test_the_doctor_names_an_output_that_does_not_answer(
+    tmp_path: Path, back: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "output"
+    monkeypatch.setattr(
+        examine, "ask", lambda folder, question: ask(folder, question, 0.01 if folder == silent else 60)
+    )
+    with pytest.raises(NoAnswer):
+        ask(silent, back.wait, patience_s=0.01)
+    with pytest.raises(PhotochromError, match=r"output does not answer \(no answer for"):
+        examine._disk(Settings(inbox=tmp_path / "inbox", output=silent, state_dir=tmp_path / "state"))
