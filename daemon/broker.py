@@ -242,9 +242,9 @@ def check_broker(settings: Settings) -> None:
         raise BrokerUnavailable(f"{address} is no Redis or Valkey (schemes: {known}). {advice}")
     try:
         _ask(f"{REDIS_SCHEMES[scheme]}://{rest.replace('virtual_host=', 'db=')}")
-    except ValueError as error:  # whose text may be a piece of a password
+    except ValueError:  # whose text may be a piece of a password
         hint = "in a password, / ? # @ and % must be percent-encoded"
-        raise BrokerUnavailable(f"{address} is no broker's address ({hint}). {advice}") from error
+        raise BrokerUnavailable(f"{address} is no broker's address ({hint}). {advice}") from None
     except redis.RedisError as error:
         raise BrokerUnavailable(f"No broker answers at {address} ({error}). {advice}") from error
 

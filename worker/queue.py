@@ -8,12 +8,14 @@ import datetime as dt
 import logging
 from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.schedules import crontab
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
+from worker.addresses import without_password
 from worker.errors import BrokerUnavailable, UnknownSetting
 from worker.settings import Settings, load
 
@@ -59,7 +61,11 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     Why these: late acknowledgement with one reserved message, so that a worker holds what it works on and no more; no
     requeue on a lost child, because the broker would do so at once and without counting; no results, no eta, no
     retries, because the row says all that; spawned children, because TensorFlow does not survive a fork.
+
+    Raises:
+        BrokerUnavailable: the broker's address cannot be read.
     """
+    _refuse_unreadable(settings.broker)
     transport = {
         "visibility_timeout": visibility_timeout_s(settings),
         "socket_timeout": 30,
@@ -107,6 +113,15 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "beat_scheduler": "celery.beat:Scheduler",  # nothing on the disk: Celery's other one keeps its times by pickle
         "include": ["worker.tasks"],
     }
+
+
+def _refuse_unreadable(url: str) -> None:
+    """Before Celery reads it, whose error would show a piece of the password."""
+    try:
+        urlsplit(url).port  # noqa: B018 - reading it is the check
+    except ValueError:
+        hint = "In a password, / ? # @ and % must be percent-encoded."
+        raise BrokerUnavailable(f"{without_password(url)} is no broker's address. {hint}") from None
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
