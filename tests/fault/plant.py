@@ -3,53 +3,27 @@
 import contextlib
 import dataclasses
 import hashlib
-import itertools
-import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import sqlalchemy as sa
-from cells import CHECKED, RECOVERY_S
+from cells import RECOVERY_S
 from installation import Installation, processes_of, wait_for
+from manifests import Manifest, manifest
 
 from daemon.broker import EmbeddedBroker
-from daemon.explain import why
 from worker.db import Database, migrate, open_database
-from worker.jobs import ENTER_FROM, PUBLISHED
-from worker.names import is_temporary
-from worker.settings import Settings
-from worker.tables import FileState, Job, JobEvent, JobState, SourceFile
+from worker.tables import Job, JobState
 
 ENDED = frozenset(JobState) - {JobState.QUEUED, JobState.RUNNING}
-Manifest = dict[bytes, tuple[str, int, int, int]]
-#: most files that one comparison asks `why` about
-ASKED = 200
-
-
-def manifest(folder: Path) -> Manifest:
-    """Every regular file below a folder: bytes, mtime, mode, inode; of anything else what it is."""
-    return {
-        path: entry(path)
-        for directory, folders, names in os.walk(os.fsencode(folder))
-        for path in (os.path.join(directory, name) for name in names + folders)
-    }
-
-
-def entry(path: bytes) -> tuple[str, int, int, int]:
-    """What a manifest holds of one path."""
-    status = os.lstat(path)
-    digest = ""
-    if os.path.isfile(path) and not os.path.islink(path):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest, status.st_mtime_ns if digest else 0, status.st_mode, status.st_ino
 
 
 def scan(seed: int, size_px: int = 48, bits: int = 8) -> np.ndarray:
@@ -169,6 +143,15 @@ class Plant:
             rows = session.scalars(sa.select(Job).where(Job.state != JobState.SUPERSEDED).order_by(Job.id)).all()
         return [job for job in rows if job.path.startswith(start)]
 
+    def ends(self, folder: str) -> dict[int, tuple[object, ...]]:
+        """How each of them ended; another attempt would change it."""
+        return {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in self.jobs(folder)}
+
+    def send_again(self, ids: list[int], times: int) -> None:
+        """Messages that nobody should have sent."""
+        code = f"from worker import queue\nfor _ in range({times}):\n    for i in {ids}: queue.send(i, 3)"
+        subprocess.run([sys.executable, "-c", code], env=self.installation.environ, cwd="/", check=True, timeout=60)
+
     def wait_jobs(self, folder: str, count: int, timeout_s: float = 30) -> list[Job]:
         return wait_for(
             lambda: (found := self.jobs(folder)) if len(self.jobs(folder)) >= count else None, timeout_s, "jobs"
@@ -196,107 +179,6 @@ class Plant:
         logs = [*sorted((self.installation.state_dir / "logs").glob("*.log")), self.installation.base / "up.log"]
         return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:])
                          for log in logs if log.exists())  # fmt: skip
-
-
-def assert_invariants(
-    plant: Plant, originals: Manifest, folder: str = "", *, states: Collection[JobState] = PUBLISHED
-) -> None:
-    """I1 to I5 over everything below a folder of the inbox.
-
-    Args:
-        plant: at rest, as far as this folder goes.
-        originals: what the test put there.
-        folder: below the inbox; empty for all of it.
-        states: in which a job may have ended.
-    """
-    assert manifest(plant.inbox / folder) == originals, "I1: an original changed"
-    CHECKED.add("I1")
-    jobs = plant.jobs(folder)
-    with plant.database.reading() as session:
-        files = {row.path: row for row in session.scalars(sa.select(SourceFile))}
-        events: dict[int, list[JobEvent]] = {}
-        for event in session.scalars(sa.select(JobEvent).order_by(JobEvent.id)):
-            events.setdefault(event.job_id, []).append(event)
-        superseded = {job.id for job in session.scalars(sa.select(Job).where(Job.state == JobState.SUPERSEDED))}
-
-    by_path = {job.path: job for job in jobs}
-    for path, (digest, *_) in originals.items():
-        if not digest or os.path.basename(path).startswith(b"."):
-            continue
-        row = files.get(os.path.relpath(path, os.fsencode(plant.inbox)))
-        assert row is not None, f"I2: {path!r} has no row"
-        if row.state is FileState.IGNORED:
-            continue
-        assert row.state is FileState.SUBMITTED, f"I2: {path!r} is {row.state}: {row.reason}"
-        job = by_path[row.path]
-        assert job.id == row.job_id
-        assert job.source_sha256 == digest, f"I2: {path!r} was recorded with other bytes"
-        assert job.state in states, f"I2: {path!r} is {job.state}: {job.reason}"
-
-    _assert_told(plant, [path for path, (digest, *_) in originals.items() if digest], by_path)
-    CHECKED.add("I2")
-    _assert_outputs(plant, jobs, folder)
-    CHECKED.add("I3")
-    assert all(events[job.id][0].state is JobState.QUEUED for job in jobs), "I4: work before its row"
-    CHECKED.add("I4")
-    _assert_moves(jobs, events, superseded)
-    CHECKED.add("I5")
-
-
-def _assert_told(plant: Plant, paths: list[bytes], jobs: dict[bytes, Job]) -> None:
-    """I2: `why` tells each file's state (of up to `ASKED` of them)."""
-    settings = Settings(state_dir=plant.installation.state_dir)
-    with plant.database.reading() as session:
-        for path in paths[:: 1 + len(paths) // ASKED]:
-            said = why(session, settings, path)
-            job = jobs.get(os.path.relpath(path, os.fsencode(plant.inbox)))
-            state = job.state if job else FileState.IGNORED
-            assert said.state == state and said.sentence.endswith("."), f"I2: {path!r} is {state}, why says {said}"
-
-
-def _assert_outputs(plant: Plant, jobs: list[Job], folder: str) -> None:
-    """I3 and I4: one decodable output per scan, as the row says, and nothing else."""
-    expected: dict[bytes, str] = {}
-    once: dict[str, int] = {}
-    for job in jobs:
-        if job.state not in PUBLISHED:
-            continue
-        assert job.output_path is not None and job.output_sha256 is not None
-        path = os.path.join(os.fsencode(plant.output), job.output_path)
-        assert path not in expected, "I3: two jobs have one output"
-        expected[path] = job.output_sha256
-        if job.state is not JobState.DUPLICATE:
-            assert job.source_sha256 not in once, f"I3: the net ran twice for {job.display_path}"
-            once[job.source_sha256] = job.id
-    found = {path: digest for path, (digest, *_) in manifest(plant.output / folder).items() if digest}
-    there = {path: digest for path, digest in found.items() if not path.endswith(b".json")}
-    told = {path: json.loads(Path(os.fsdecode(path)).read_bytes()) for path in found.keys() - there.keys()}
-    assert {path: content["derivative"]["sha256"] for path, content in told.items()} == {
-        path + b".json": digest for path, digest in there.items()
-    }, "I3: the sidecars are not those of the outputs"
-    left = [path for path in there if is_temporary(os.path.basename(path))]
-    assert left == [], "I4: temporary files are left"
-    assert there == expected, "I3: the outputs are not those of the rows"
-    for path in expected:
-        with open(path, "rb") as file:
-            picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-        assert picture is not None and picture.ndim == 3, f"I3: {path!r} does not decode in colour"
-
-
-def _assert_moves(jobs: list[Job], events: dict[int, list[JobEvent]], superseded: set[int]) -> None:
-    """I5: every move was an allowed one, one claim ended each job, and no lease is left."""
-    for job in jobs:
-        assert job.state not in {JobState.QUEUED, JobState.RUNNING}, f"I5: {job.display_path} is {job.state}"
-        assert job.lease_until is None, f"I5: {job.display_path} still has a lease"
-        moves = events[job.id]
-        assert moves[-1].state is job.state
-        for before, after in itertools.pairwise(moves):
-            assert before.state in ENTER_FROM[after.state], f"I5: {before.state} to {after.state}"
-            assert after.claim_no >= before.claim_no, "I5: claim_no fell"
-        claims = [move.claim_no for move in moves if move.state is JobState.RUNNING]
-        assert claims == list(range(1, len(claims) + 1)), f"I5: claims {claims}"
-        assert sum(move.state in PUBLISHED for move in moves) <= 1, f"I5: {job.display_path} was finished twice"
-    assert not superseded & {job.id for job in jobs}
 
 
 def cut_off(pid: int) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
+from invariants import assert_invariants
 from mounts import mount, own_mounts, tmpfs, unmount
-from plant import Plant, assert_invariants, cut_off, running
+from plant import Plant, cut_off, running
 
 from worker.tables import JobState, Root, RootState
 

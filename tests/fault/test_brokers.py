@@ -10,7 +10,8 @@ import pytest
 import redis
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, broker_of, cut_off, parts
+from invariants import assert_invariants
+from plant import Plant, broker_of, cut_off, parts
 
 from worker.settings import broker_socket
 from worker.tables import JobState
@@ -20,12 +21,6 @@ pytestmark = pytest.mark.timeout(300)
 
 def client(plant: Plant) -> redis.Redis:
     return redis.Redis(unix_socket_path=str(broker_socket(plant.installation.state_dir)), socket_timeout=5)
-
-
-def send_again(plant: Plant, ids: list[int], times: int) -> None:
-    """Messages that nobody should have sent."""
-    code = f"from worker import queue\nfor _ in range({times}):\n    for i in {ids}: queue.send(i, 3)"
-    subprocess.run([sys.executable, "-c", code], env=plant.installation.environ, cwd="/", check=True, timeout=60)
 
 
 def queued(plant: Plant, folder: str, count: int) -> None:
@@ -62,7 +57,7 @@ def test_message_duplicated(plant: Plant, cell: Cell) -> None:
     originals = plant.drop("five", 3)
     plant.hit("claimed")
     child = plant.coloring()[0]
-    send_again(plant, [job.id for job in plant.jobs("five")], 5)
+    plant.send_again([job.id for job in plant.jobs("five")], 5)
     os.kill(child, signal.SIGCONT)
     ended = time.time()
     cell.recovered("every message delivered six times", plant.settle("five", 3) - ended)
@@ -107,11 +102,11 @@ def test_message_pickled(plant: Plant, cell: Cell) -> None:
 def test_stale_message_replayed(plant: Plant, cell: Cell) -> None:
     originals = plant.drop("stale", 2)
     plant.settle("stale", 2)
-    before = {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("stale")}
-    send_again(plant, [*before, 10**9, -1], 2)
+    before = plant.ends("stale")
+    plant.send_again([*before, 10**9, -1], 2)
     more = plant.drop("after-stale", 1)  # behind them in the queue
     plant.settle("after-stale", 1)
-    assert {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("stale")} == before
+    assert plant.ends("stale") == before
     assert_invariants(plant, originals, "stale")
     assert_invariants(plant, more, "after-stale")
     cell.held("messages of finished and of unknown jobs replayed")

@@ -13,8 +13,8 @@ import pytest
 import redis
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, broker_of, parts, running
-from test_brokers import send_again
+from invariants import assert_invariants
+from plant import Plant, broker_of, parts, running
 
 from worker.settings import broker_socket
 from worker.tables import JobState
@@ -125,12 +125,12 @@ def test_message_replayed_a_day_later(stepping: tuple[Plant, Clock], cell: Cell)
     plant, clock = stepping
     originals = plant.drop("yesterday", 2)
     plant.settle("yesterday", 2)
-    before = {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("yesterday")}
+    before = plant.ends("yesterday")
     clock.step(24 * 3600)
-    send_again(plant, [*before], 2)
+    plant.send_again([*before], 2)
     more = plant.drop("today", 1)  # behind them in the queue
     plant.settle("today", 1)
-    assert {job.id: (job.claim_no, job.output_sha256, job.finished_at) for job in plant.jobs("yesterday")} == before
+    assert plant.ends("yesterday") == before
     assert_invariants(plant, originals, "yesterday")
     assert_invariants(plant, more, "today")
     cell.held("messages of finished jobs replayed a day later")

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
+from invariants import assert_invariants
+from manifests import manifest
 from odd_files import make_all
-from plant import ENDED, Plant, assert_invariants, manifest, png, running, scan
+from plant import ENDED, Plant, png, running, scan
 
 from worker.jobs import PUBLISHED
 from worker.tables import FileState, JobState, SourceFile

@@ -17,7 +17,8 @@ import pytest
 import sqlalchemy as sa
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, cut_off, running
+from invariants import assert_invariants
+from plant import Plant, cut_off, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -63,9 +64,7 @@ def test_two_workers_on_one_job(plant: Plant, cell: Cell) -> None:
         wait_for(lambda: "worker_ready" in log.read_text(), 90, "the second worker is warm")
         began = time.time()
         originals = plant.drop("rivals", 8)
-        jobs = [job.id for job in plant.wait_jobs("rivals", 8)]
-        code = f"from worker import queue\nfor _ in range(5):\n    for i in {jobs}: queue.send(i, 3)"
-        subprocess.run([shutil.which("python3") or "python3", "-c", code], env=environ, cwd="/", timeout=60)
+        plant.send_again([job.id for job in plant.wait_jobs("rivals", 8)], 5)
         ended = plant.settle("rivals", 8)
         assert_invariants(plant, originals, "rivals")
         assert {job.claim_no for job in plant.jobs("rivals")} == {1}

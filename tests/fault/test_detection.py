@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import Installation
-from plant import Manifest, Plant, assert_invariants, entry, png, running, scan
+from invariants import assert_invariants
+from manifests import Manifest, entry
+from plant import Plant, png, running, scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SETTLE_S = 1.0

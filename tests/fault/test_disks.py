@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 from cells import Cell
 from installation import wait_for
+from invariants import assert_invariants
+from manifests import manifest
 from mounts import fill, mount, own_mounts, tmpfs, unmount, without_privileges
-from plant import Plant, assert_invariants, cut_off, manifest, png, running, scan
+from plant import Plant, cut_off, png, running, scan
 
 from daemon.childlog import ROTATE_BYTES
 from worker.tables import FileState, JobState, Root, RootState, SourceFile
@@ -150,9 +152,9 @@ def test_scan_forbidden(disks: Plant, cell: Cell) -> None:
         lambda: (row := state()) and row.state is FileState.BLOCKED and "EACCES" in row.reason, 30, "it is blocked"
     )
     path.chmod(0o400)
-    began = time.time()
+    began, originals = time.time(), manifest(path.parent)
     ended = disks.settle("forbidden", 1)
-    assert_invariants(disks, manifest(disks.inbox / "forbidden"), "forbidden")
+    assert_invariants(disks, originals, "forbidden")
     cell.recovered("EACCES on a scan, then granted", ended - began)
 
 
@@ -174,10 +176,10 @@ def test_folder_forbidden(disks: Plant, cell: Cell) -> None:
     (reason,) = wait_for(told, 30, "status counts it")
     assert "cannot be listed (EACCES" in reason and disks.jobs("locked") == []
     (disks.inbox / "locked").chmod(0o700)
-    began = time.time()
+    began, originals = time.time(), manifest(disks.inbox / "locked")
     cell.recovered("EACCES on a folder, then granted", disks.settle("locked", 1) - began)
     assert told() == []
-    assert_invariants(disks, manifest(disks.inbox / "locked"), "locked")
+    assert_invariants(disks, originals, "locked")
     assert_invariants(disks, beside, "beside")
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants
+from invariants import assert_invariants
+from plant import Plant
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

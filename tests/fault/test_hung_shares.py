@@ -10,8 +10,9 @@ import pytest
 from cells import RECOVERY_S, Cell
 from hung_share import hung
 from installation import wait_for
+from invariants import assert_invariants
 from mounts import own_mounts
-from plant import Plant, assert_invariants
+from plant import Plant
 from test_absent_roots import Second, both_of, kill_the_watcher, running_both, second_is
 
 from worker.errors import ExitCode

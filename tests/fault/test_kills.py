@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import processes_of, wait_for
-from plant import Plant, assert_invariants, cut_off, running, starting
+from invariants import assert_invariants
+from plant import Plant, cut_off, running, starting
 
 from worker.tables import JobState
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from cells import Cell
-from plant import Plant, assert_invariants, running
+from invariants import assert_invariants
+from plant import Plant, running
 from proxy import Proxy
 
 from worker.db import open_database

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, manifest, png, running, scan
+from invariants import assert_invariants
+from manifests import manifest
+from plant import Plant, png, running, scan
 
 from worker.jobs import PUBLISHED
 from worker.tables import JobState

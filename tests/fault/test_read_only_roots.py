@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 from cells import Cell
 from installation import wait_for
+from invariants import assert_invariants
+from manifests import manifest
 from mounts import is_read_only, mount, own_mounts, tmpfs, unmount, without_privileges
-from plant import Plant, assert_invariants, cut_off, manifest, png, running, scan
+from plant import Plant, cut_off, png, running, scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -16,7 +16,8 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, broker_of, children_of, command_line, parts
+from invariants import assert_invariants
+from plant import Plant, broker_of, children_of, command_line, parts
 
 from worker import db
 from worker.errors import ExitCode

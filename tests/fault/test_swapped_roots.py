@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from cells import Cell
 from installation import wait_for
+from invariants import assert_invariants
 from mounts import mount, own_mounts, unmount
-from plant import Plant, assert_invariants, running
+from plant import Plant, running
 
 from worker.tables import FileState, JobState, Root, RootState, SourceFile
 

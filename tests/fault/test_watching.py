@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, cut_off, manifest, png, running, scan
+from invariants import assert_invariants
+from manifests import manifest
+from plant import Plant, cut_off, png, running, scan
 
 from worker.files import by_path
 from worker.tables import FileState, Job, JobState, Root, SourceFile

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
-from plant import Plant, assert_invariants, manifest, png, scan
+from invariants import assert_invariants
+from manifests import manifest
+from plant import Plant, png, scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from cells import Cell
 from installation import wait_for
-from plant import Manifest, Plant, assert_invariants, cut_off, entry, png, running, scan
+from invariants import assert_invariants
+from manifests import Manifest, entry
+from plant import Plant, cut_off, png, running, scan
 
 from worker.tables import JobState
 
