@@ -198,7 +198,7 @@ def _sent_back(database: Database, job_id: int, force: bool) -> Job:
 @click.command()
 @as_json
 def config(as_json: bool) -> None:
-    """Print every setting in force, where it comes from the default or not, and what it means."""
+    """Print every setting in force and what it means; those that were set carry a *."""
     settings = load()
     values = settings.model_dump(mode="json")
     for name in ("database_url", "broker_url"):

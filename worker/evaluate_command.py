@@ -62,6 +62,10 @@ def evaluate(
     Per category: by a manifest.csv (file, category) in DIR or beside it, else by subfolder, else by file prefix. Below
     each row stands its 95 % bootstrap interval.
     """
+    if not sizes and (framing or flip is not None):
+        raise click.UsageError("--framing and --flip say which of --sizes to compare; give --sizes too.")
+    if sizes and (sheet or worst):
+        raise click.UsageError("--sheet and --worst show one way to serve; leave --sizes away.")
     with model_errors():
         from model.evaluate import evaluate as judge
         from model.lpips import find_alexnet

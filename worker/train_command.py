@@ -14,6 +14,7 @@ from worker.commands import FILE, FOLDER, bar, model_errors
 from worker.errors import OutputUnwritable, TrainingStopped
 
 if TYPE_CHECKING:
+    from model.config import Preset
     from model.run import Progress as Step
     from model.train import TrainResult
 
@@ -30,11 +31,24 @@ def _refused(*written: Path) -> Iterator[None]:
         raise kind(f"{place}: {why}. Mend it, then give the same command to go on.") from error
 
 
+def _preset(_context: click.Context, _option: click.Parameter, name: str) -> "Preset":
+    from model.config import ConfigError, preset
+
+    try:
+        return preset(name)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
 @click.argument("photos", metavar="PHOTOS…", type=FILE, nargs=-1, required=True)
 @click.option("--output", type=FOLDER, required=True, help="Folder of the run: weights, config, history, checkpoints.")
 @click.option(
-    "--preset", default="default", show_default=True, help="default, vivid, finetune, adversarial or textbook."
+    "--preset",
+    default="default",
+    show_default=True,
+    callback=_preset,
+    help="default, vivid, finetune, adversarial or textbook.",
 )
 @click.option(
     "--without",
@@ -66,7 +80,7 @@ def _refused(*written: Path) -> Iterator[None]:
 def train(
     photos: tuple[Path, ...],
     output: Path,
-    preset: str,
+    preset: "Preset",
     without: tuple[str, ...],
     minutes: float | None,
     steps: int | None,
@@ -86,13 +100,12 @@ def train(
     A run that was stopped goes on where it was when the same command is given again.
     """
     from model.ablation import without as reduced
-    from model.config import preset as named
     from model.train import train as run
 
     columns = (TaskProgressColumn(), TextColumn("{task.fields[says]}"))
     with model_errors(), _refused(output, cache or output), bar(*columns, drawn=False) as shown:
         result = run(
-            photos, output, preset=reduced(named(preset), without), minutes=minutes, steps=steps, sample=sample,
+            photos, output, preset=reduced(preset, without), minutes=minutes, steps=steps, sample=sample,
             seed=seed, resume=not fresh, precision=precision, start=start, start_discriminator=start_discriminator,
             cache=cache, holdout_sources=hold_out, progress=_line(shown),
         )  # fmt: skip

@@ -102,6 +102,12 @@ def test_the_time_left_is_the_runs_also_after_photos_were_packed(tmp_path, monke
     assert re.search(r"^l1 +25% step 25 .* 3:25:07$", line), line
 
 
+def test_a_preset_that_is_none_is_wrong_usage(photos, tmp_path):
+    told = train(photos, "--output", tmp_path / "run", "--preset", "vivd")
+    assert told.exit_code == 2 and "vivid" in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_part_of_the_preset_can_be_switched_off(photos, tmp_path):
     told = train(photos, "--output", tmp_path / "run", "--steps", 4, "--without", "film", "--without", "gan")
     assert told.exit_code == 0, told.output

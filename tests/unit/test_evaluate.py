@@ -262,3 +262,6 @@ def test_the_verb_prints_figures_intervals_and_ways(folder, tmp_path):
     ]  # fmt: skip
     told = CliRunner().invoke(main, ["evaluate", str(folder), "--sizes", "100"])
     assert told.exit_code == 2 and "multiples of 32" in told.stderr
+    for ignored in (["--no-flip"], ["--framing", "aspect"], ["--sizes", "64", "--sheet", str(folder / "sheet.png")]):
+        told = CliRunner().invoke(main, ["evaluate", str(folder), "--weights", made, *ignored])
+        assert told.exit_code == 2 and "--sizes" in told.stderr
