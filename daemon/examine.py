@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from daemon import roots
-from daemon.answers import ask
 from daemon.broker import check_broker
 from worker.addresses import without_password
+from worker.answers import ask
 from worker.database_errors import in_words
 from worker.db import opened
 from worker.errors import ExitCode, PhotochromError

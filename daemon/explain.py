@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon import scan
-from daemon.answers import real_path
 from daemon.explain_job import job_sentence
 from daemon.explain_output import outside
 from daemon.explanation import Explanation, at, error_words, explained, look_at, state_words
 from daemon.ignoring import Ignored
 from worker import curated, files
+from worker.answers import real_path
 from worker.files import Stamp
 from worker.settings import Settings
 from worker.tables import FileState, Job, Root, RootState, SourceFile, display

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon import batch_report
-from daemon.answers import real_path
 from daemon.explain_job import if_lost
 from daemon.explanation import Explanation, explained, look_at, state_words
+from worker.answers import real_path
 from worker.names import owner_of_temporary
 from worker.settings import Settings
 from worker.tables import Job, Root, absolute, display

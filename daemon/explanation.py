@@ -6,7 +6,7 @@ import errno
 import os
 from functools import partial
 
-from daemon.answers import ask
+from worker.answers import ask
 from worker.tables import JobState, SourceFile, display
 
 

@@ -14,10 +14,10 @@ import click
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from daemon.answers import ask
 from daemon.broker import check_broker
 from daemon.questions import as_json, record
 from worker import files, leases, training_runs
+from worker.answers import ask
 from worker.database_errors import in_words
 from worker.db import Database, after
 from worker.errors import ExitCode, PhotochromError

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from daemon.answers import ask
+from worker.answers import ask
 from worker.db import Database
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
 from worker.mounts import UNKNOWN, Mount, is_within, mount_of, mounts_below

@@ -7,8 +7,8 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from daemon.answers import NoAnswer, ask
 from worker import outbox
+from worker.answers import NoAnswer, ask
 from worker.room import free_bytes
 from worker.settings import RootSettings, Settings
 

@@ -19,13 +19,13 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from daemon import intake, roots
-from daemon.answers import NoAnswer, ask
 from daemon.batch_report import Reporter
 from daemon.batches import Gate
 from daemon.dispatch import Dispatcher
 from daemon.events import Hints
 from daemon.reconcile import CuratedReconciler, Reconciler
 from worker import files
+from worker.answers import NoAnswer, ask
 from worker.db import Database, SchemaGuard, open_database, refuse_unmigrated
 from worker.errors import SetupError
 from worker.identity import is_known_again

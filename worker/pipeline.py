@@ -1,18 +1,14 @@
 """One job's way: claim, read, colour, verify, publish, finish. Nothing here decides twice what the record decides."""
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import os
 import socket
-import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import sqlalchemy as sa
 
 from model import device
 from model.store import Store
@@ -30,6 +26,7 @@ from worker.errors import (
     ScanVanished,
 )
 from worker.files import shares_of
+from worker.holding import held
 from worker.identity import is_recorded_here
 from worker.meanings import from_exception, from_os_error
 from worker.mounts import share_away
@@ -120,7 +117,7 @@ def _settle(bench: Bench, job: Job) -> None:
     """Work on a claimed job and put what came of it into its row."""
     try:
         try:
-            with _lease(bench, job):
+            with held(bench.database, bench.settings, job, _folders(bench, job)):
                 _colour(bench, job)
         except JobMoved:
             raise
@@ -132,6 +129,13 @@ def _settle(bench: Bench, job: Job) -> None:
             _fail(bench, job, from_exception(error))
     except JobMoved as error:
         logger.warning("job_moved", extra={"why": str(error)})
+
+
+def _folders(bench: Bench, job: Job) -> tuple[bytes, bytes]:
+    """Where it reads, and where it writes."""
+    with bench.database.reading() as session:
+        root = session.get_one(Root, job.root)
+    return root.path, root.output
 
 
 def _missing(bench: Bench, job: Job, error: ScanVanished) -> PhotochromError:
@@ -158,31 +162,6 @@ def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
         # process. The row is settled, so this end is nobody's strike.
         logging.shutdown()
         os._exit(os.EX_SOFTWARE)
-
-
-@contextlib.contextmanager
-def _lease(bench: Bench, job: Job) -> Iterator[None]:
-    """Renew the lease in the background until the work ends; raises what the thread cannot start for."""
-    done = threading.Event()
-
-    def renew() -> None:
-        """Until the work has ended, or another worker has the claim."""
-        while not done.wait(bench.settings.heartbeat_s):
-            try:
-                with bench.database.writing() as session:
-                    jobs.renew(session, job, bench.settings.lease_s)
-            except JobMoved:
-                return  # the fence stops the work where it would do harm
-            except (sa.exc.SQLAlchemyError, MemoryError):  # the next beat may find the database, or memory, again
-                logger.warning("lease_not_renewed", exc_info=True)
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _colour(bench: Bench, job: Job) -> None:

@@ -77,6 +77,28 @@ def test_a_share_hangs_with_work_queued(base: Path, cell: Cell) -> None:
     cell.recovered("one of two shares stops answering, with work queued", ended - began, note)
 
 
+@pytest.mark.parametrize(("point", "what"), [("claimed", "scans"), ("reading", "output")])
+def test_a_share_hangs_under_a_job(base: Path, cell: Cell, point: str, what: str) -> None:
+    """The only colouring process waits there: it gives the job back and ends, and a new one does the other root's."""
+    with running_both(base) as (plant, second):
+        plant.arm(point, "stop")
+        originals = second.drop("held", 1)
+        plant.hit(point)
+        (child,) = plant.coloring()
+        with hung(second.inbox if what == "scans" else second.output):
+            plant.calm()
+            others_are_worked_off(plant, "beside")
+            assert plant.coloring() != [child]
+            (job,) = second.jobs("held")
+            assert (job.state, job.failures, job.lost) == (JobState.QUEUED, 0, 0), job.reason
+            assert "does not answer" in job.reason
+        began = time.time()
+        ended = second.settle("held", 1)
+        assert {job.failures + job.lost for job in second.jobs()} == {0}, "a strike was counted"
+        assert_invariants(second, originals, "held")
+    cell.recovered(f"one of two shares stops answering under a job ({what})", ended - began)
+
+
 def test_a_share_hangs_when_everything_starts_and_ends(base: Path, cell: Cell) -> None:
     with hung(base / "second"), running_both(base) as (plant, second):
         wait_for(lambda: second_is(plant, RootState.OFFLINE, SILENT), 60, "the root is offline")

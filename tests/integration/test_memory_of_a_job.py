@@ -10,8 +10,9 @@ from rows_made import source_file
 
 from worker import jobs, pipeline
 from worker.db import Database, SchemaGuard
+from worker.holding import held
 from worker.settings import Settings
-from worker.tables import Job, JobEvent, JobState
+from worker.tables import Job, JobEvent, JobState, Root, RootState
 
 
 class ProcessEnded(BaseException):
@@ -33,7 +34,11 @@ def job_id(database: Database, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(pipeline.logging, "shutdown", lambda: None)
     with database.writing() as session:
         file = source_file()
-        session.add(file)
+        root = Root(
+            name=file.root, path=b"/scans", output=b"/out", mode="events", fs_type="ext4", state=RootState.ONLINE
+        )
+        root.identity = "{}"
+        session.add_all([root, file])
         session.flush()
         return jobs.submit(session, file, "a" * 64, priority=3)[0].id
 
@@ -59,13 +64,10 @@ def test_a_beat_without_memory_is_not_the_last(
     database: Database, job_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that renews the lease goes on when memory is there again."""
-    bench, beats, renewed = pipeline.prepare(), 0, threading.Event()
+    beats, renewed = 0, threading.Event()
     with database.writing() as session:
         job = jobs.claim(session, job_id, worker="w:1", device="CPU", host="h", model_version="v1", lease_s=20)
     assert job is not None
-    hurried = pipeline.Bench(
-        Settings(heartbeat_s=0.01), database, bench.serving, "w:1", bench.schema
-    )  # fmt: skip
 
     def renew(*_: object, **__: object) -> None:
         nonlocal beats
@@ -75,7 +77,7 @@ def test_a_beat_without_memory_is_not_the_last(
         renewed.set()
 
     monkeypatch.setattr(jobs, "renew", renew)
-    with pipeline._lease(hurried, job):
+    with held(database, Settings(heartbeat_s=0.01), job, (b"/", b"/")):
         assert renewed.wait(60)
     with database.reading() as session:
         assert session.scalar(sa.select(sa.func.count(JobEvent.id))) == 2

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from daemon import roots, watch
-from daemon.answers import ask
 from daemon.watch import Watcher
 from worker import files
+from worker.answers import ask
 from worker.db import Database
 from worker.mounts import Mount
 from worker.settings import RootSettings, Settings

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from daemon import space
-from daemon.answers import NoAnswer, ask
 from daemon.dispatch import Dispatcher
 from worker import outbox, queue, room
+from worker.answers import NoAnswer, ask
 from worker.db import Database
 from worker.errors import OutputFull
 from worker.settings import RootSettings, Settings

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon import answers, examine
-from daemon.answers import NoAnswer, ask
+from daemon import examine
+from worker import answers
+from worker.answers import NoAnswer, ask
 from worker.errors import PhotochromError
 from worker.settings import Settings
 
