@@ -15,8 +15,9 @@ from daemon.ignoring import Ignored
 from worker import curated, files
 from worker.answers import real_path
 from worker.files import Stamp
+from worker.mounts import share_away
 from worker.settings import Settings
-from worker.tables import FileState, Job, Root, RootState, SourceFile, display
+from worker.tables import FileState, Job, Root, RootState, SourceFile, absolute, display
 
 
 def why(session: Session, settings: Settings, path: bytes) -> Explanation:
@@ -69,7 +70,7 @@ def _recorded(
         return explained(full, photo.state, f"Curated photo {photo.id}, {photo.state}: {photo.reason}.", row)
     if job is None:
         return explained(full, row.state, f"{_FILE[row.state]} since {at(row.since)}: {row.reason}", row)
-    sentence = job_sentence(session, settings, job) + _since_then(seen, row)
+    sentence = job_sentence(session, settings, job) + _since_then(session, seen, row)
     return explained(full, job.state, sentence, row)
 
 
@@ -144,9 +145,12 @@ def _but_a_job(session: Session, row: SourceFile | None) -> str:
     return f", but it was submitted before that: job {job.id} is {state_words(job.state)}" if job is not None else ""
 
 
-def _since_then(seen: os.stat_result | None, row: SourceFile) -> str:
+def _since_then(session: Session, seen: os.stat_result | None, row: SourceFile) -> str:
     """What happened to a scan after its job was recorded, and is not in the record yet."""
     if seen is None:
+        root = session.get_one(Root, row.root)
+        if share := share_away(root.path, row.path, files.shares_of(session, row.root)):
+            return f" The scan lies on {display(absolute(root.path, share))}, which is not mounted now."
         return " The scan itself is not there any more; the watcher has not looked yet."
     if Stamp.of(seen) != Stamp(row.size_bytes, row.mtime_ns, row.ctime_ns, row.inode):
         return " The scan was changed or touched after that; the watcher has not looked yet."

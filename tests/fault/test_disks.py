@@ -285,7 +285,9 @@ def test_share_below_a_root(disks: Plant, cell: Cell) -> None:
         assert [job.state for job in disks.jobs("below/first")] == [JobState.DONE] * 2
         assert {job.state for job in disks.jobs("below/queued")} == {JobState.QUEUED}, "a job did not wait"
         assert states_below(disks) == [FileState.SUBMITTED] * 5, "something was concluded from the empty folder"
-        assert disks.installation.json("why", str(point / "first" / "0.png"))["state"] == JobState.DONE
+        said = disks.installation.json("why", str(point / "first" / "0.png"))
+        assert said["state"] == JobState.DONE
+        assert said["sentence"].endswith(f" The scan lies on {point}, which is not mounted now.")
 
         mount("--bind", share, point)
         began = time.time()

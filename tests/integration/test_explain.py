@@ -340,6 +340,18 @@ def test_a_scan_that_was_replaced_since(place: Place) -> None:
     assert "The scan itself is not there any more" in place.ask("a.tif").sentence
 
 
+def test_a_scan_on_a_share_that_is_away(place: Place) -> None:
+    """Its mount point is empty, and that proves nothing."""
+    place.job(b"nas/box/a.tif", state=JobState.SKIPPED, reason="Blank.")
+    with place.database.writing() as session:
+        files.note_shares(session, "archive", [b"nas"])
+    assert "not mounted" not in place.ask("nas/box/a.tif").sentence
+    (place.root / "nas/box/a.tif").unlink()
+    (place.root / "nas/box").rmdir()
+    said = place.ask("nas/box/a.tif").sentence
+    assert said.endswith(f" The scan lies on {place.root / 'nas'}, which is not mounted now.")
+
+
 def test_master_and_derivative_are_looked_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow share answers each look in its own time."""
     derivative, looked, lstat = _done(place, b"a.tif"), list[bytes](), os.lstat
