@@ -9,7 +9,7 @@ from rows_made import source_file
 
 from daemon import scan
 from daemon.reconcile import Reconciler
-from worker import files, jobs
+from worker import files, outbox
 from worker.db import Database
 from worker.tables import FileState, Job, JobState, SourceFile
 
@@ -32,7 +32,7 @@ def reconciler(database: Database, tmp_path: Path) -> Reconciler:
 @pytest.fixture
 def pages_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PAGE", 2)
-    monkeypatch.setattr(jobs, "PAGE", 2)
+    monkeypatch.setattr(outbox, "PAGE", 2)
 
 
 @pytest.mark.usefixtures("pages_of_two")
