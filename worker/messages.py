@@ -2,7 +2,8 @@
 
 Celery does what a message's headers say: a time limit of a moment kills what works on it, one that is no number kills
 the worker itself, which then gets the message anew, for ever. So whoever can write to the broker could stop everything
-by one message. A job whose message is refused is sent again from its row.
+by one message. A job whose message is refused is sent again from its row. Of time limits, which beat sends along with
+every task, none is heeded.
 """
 
 import datetime as dt
@@ -63,7 +64,6 @@ def _refusal(message: Any) -> str:
         "its arguments": not plain or not _TASKS[name](arguments, named),
         "its id": not isinstance(its_id, str) or not its_id.isprintable() or len(its_id) > _LONGEST_NAME_CHARS,
         "its time of expiry": expires is not None and dt.datetime.fromisoformat(expires) is None,
-        "time limits of its own": any(headers.get("timelimit") or ()),
         "tasks to follow": any((embedded or {}).values()),
         **{f"the header {header}": bool(headers.get(header)) for header in _UNUSED},
     }
@@ -85,8 +85,10 @@ class Door(bootsteps.StartStopStep):  # type: ignore[misc]
                 if why := refusal(message):
                     logger.error("message_refused", extra={"why": why})
                     message.reject_log_error(logger, consumer.connection_errors)
-                else:
-                    handle(message)
+                    return
+                # beat sends its own settings' along: what holds for work here is for the settings here to say
+                message.headers["timelimit"] = [None, None]
+                handle(message)
 
             return received
 
