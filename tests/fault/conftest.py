@@ -47,9 +47,18 @@ RUN = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "of no known commit"
-    config.stash[RUN] = f"{time.strftime('%Y-%m-%d', time.gmtime())} {commit}"
+    config.stash[RUN] = f"{time.strftime('%Y-%m-%d', time.gmtime())} {_commit()}"
+
+
+def _commit() -> str:
+    """What is run; the tables that such runs write, in docs, do not make it another."""
+
+    def git(*asked: str) -> str:
+        told = subprocess.run(["git", *asked], cwd=Path(__file__).parent, capture_output=True, text=True)
+        return told.stdout.strip()
+
+    changed = "-dirty" if git("status", "--porcelain", "--", ":/", ":!/docs") else ""
+    return f"{git('rev-parse', '--short=7', 'HEAD') or 'of no known commit'}{changed}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
