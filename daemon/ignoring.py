@@ -3,6 +3,9 @@ r"""`.photochromignore`: what an operator wants left alone, by the rules that ev
 One pattern a line; `#` begins a comment, `!` takes back what an earlier line ignored, the last line that fits decides.
 A slash at the end: directories only. A slash elsewhere: the pattern starts at the directory of the file, else it fits
 at any depth. `*` and `?` stop at slashes, `**` does not (gitignore(5)). An ignored directory is not looked into.
+
+Not by pathspec: names here are bytes of no certain encoding, and a pattern with ten stars keeps it busy for seconds
+with each long name that almost fits; a watcher may not be stopped by one line of a file that anybody may write.
 """
 
 import codecs
