@@ -8,10 +8,11 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Any
+import threading
+from typing import Any, Final
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready
+from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready, worker_shutting_down
 
 from worker import jobs, log, queue, recovery
 from worker.attention import Attention
@@ -19,6 +20,9 @@ from worker.messages import Door
 from worker.settings import TRAINER, load
 
 PR_SET_PDEATHSIG = 1
+#: who started this worker; and how long one that has lost it may take to end what it has in hand, as long as `up` waits
+_PARENT: Final = os.getppid()
+ORPHAN_S: Final = 12.0
 
 queue.app.steps["consumer"].add(Attention)
 queue.app.steps["consumer"].add(Door)
@@ -77,6 +81,18 @@ def _ready(**_: Any) -> None:
     """A trainer goes on by itself with what an earlier one left, instead of waiting for the next schedule."""
     if TRAINER in os.environ:
         queue.go_on_with_training()
+
+
+@worker_shutting_down.connect
+def _end_in_time(**_: Any) -> None:
+    """In a worker's first process: whose supervisor was killed is asked to end, and nobody is left to insist on it.
+
+    What it waits for may never come: a scan that hangs, an answer of the broker, which ends too. Its own go with it.
+    """
+    if os.getppid() != _PARENT:
+        end = threading.Timer(ORPHAN_S, os.kill, (os.getpid(), signal.SIGKILL))
+        end.daemon = True
+        end.start()
 
 
 @setup_logging.connect

@@ -129,6 +129,21 @@ def test_supervisor_killed(tmp_path: Path, cell: Cell, point: str) -> None:
 
 
 @pytest.mark.slow
+def test_supervisor_killed_while_a_job_hangs(tmp_path: Path, cell: Cell) -> None:
+    """Its worker, asked to end by nobody who would insist, does not wait for the job for ever."""
+    with starting(tmp_path) as plant:
+        plant.arm("inference", "stop")
+        originals = plant.drop("hangs", 3)
+        plant.hit("inference")
+        cut_off(plant.up)
+        wait_for(lambda: not processes_of(plant.installation.state_dir), 30, "nothing is left behind")
+    ended = time.time()
+    with running(tmp_path) as plant:
+        cell.recovered("SIGKILL of the supervisor while a job hangs", plant.settle("hangs", 3) - ended)
+        assert_invariants(plant, originals, "hangs")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["claimed", "intended", "published"])
 def test_zombie_does_not_publish_or_finish(plant: Plant, cell: Cell, point: str) -> None:
     """Stopped for two leases while a second worker does its job; then it goes on."""
