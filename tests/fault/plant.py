@@ -170,8 +170,11 @@ class Plant:
         try:
             wait_for(ended, timeout_s, f"{count} scans of {folder} have ended")
         except AssertionError as error:
-            seen = [(job.display_path, job.state, job.reason, job.claim_no, job.lost) for job in self.jobs(folder)]
-            raise AssertionError(f"{error}: {seen}\n{self.words()}") from None
+            jobs = self.jobs(folder)
+            late = [(job.display_path, job.state, job.reason, job.claim_no, job.lost) for job in jobs
+                    if job.state not in ENDED]  # fmt: skip
+            told = f"{len(jobs)} are known, {len(late)} have not ended, the first of them {late[:20]}"
+            raise AssertionError(f"{error}: {told}\n{self.words()}") from None
         return max(job.finished_at.timestamp() for job in self.jobs(folder) if job.finished_at)
 
     def words(self) -> str:

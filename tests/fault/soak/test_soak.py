@@ -88,7 +88,7 @@ def test_soak(tmp_path: Path, cell: Cell, request: pytest.FixtureRequest) -> Non
                 next_kill_s = time.monotonic() + chance.uniform(*KILL_EVERY_S)
             time.sleep(0.1)
         drop(plant, len(dropped), dropped, originals)  # so that there is one more to be done, whatever came before
-        wait_for(lambda: len(list(plant.output.rglob("*__color*"))) >= len(dropped), 60 + 3 * count, "all are coloured")
+        wait_for(lambda: len(list(plant.output.rglob("*.png"))) >= len(dropped), 60 + 3 * count, "all are coloured")
         drained = plant.settle("", len(dropped), 120)
         assert_invariants(plant, originals)
         jobs = plant.jobs()
