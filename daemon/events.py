@@ -104,13 +104,19 @@ class Hints(FileSystemEventHandler):
         self._lock = threading.Lock()
         self._directories: dict[bytes, bool] = {}
         self._observer: BaseObserver | None = None
+        self._wanted: object = None  # which start is the last one
         self.gap = threading.Event()
         self.outdated = threading.Event()
         self.none_left = ""
         self._overflows = _Overflows(self.gap)
 
     def start(self) -> bool:
-        """Listen; False when the system has no watches left (the scan then does it alone)."""
+        """Listen; False when the system has no watches left (the scan then does it alone).
+
+        Every folder is looked at, which takes minutes where there are very many, and for ever on a share in one of them
+        that does not answer; if `stop` is called meanwhile, nothing is listened to afterwards.
+        """
+        self._wanted = this = object()
         self.outdated.clear()
         self.none_left = ""
         observer: BaseObserver | None = None
@@ -123,9 +129,14 @@ class Hints(FileSystemEventHandler):
             if observer is not None:
                 observer.on_thread_stop()  # its reader is a thread of its own, which has started
             return False
-        self._observer = observer
-        logging.getLogger("watchdog").addHandler(self._overflows)
-        return True
+        with self._lock:
+            if self._wanted is this:
+                self._observer = observer
+                logging.getLogger("watchdog").addHandler(self._overflows)
+                self.gap.set()  # whatever happened before the last folder was listened to
+                return True
+        observer.stop()
+        return False
 
     def _make_observer(self) -> BaseObserver:
         if sys.platform == "linux":
@@ -145,10 +156,11 @@ class Hints(FileSystemEventHandler):
 
     def stop(self) -> None:
         """Stop listening."""
-        if self._observer is not None:
+        with self._lock:
+            self._wanted, observer, self._observer = None, self._observer, None
+        if observer is not None:
             logging.getLogger("watchdog").removeHandler(self._overflows)
-            self._observer.stop()
-            self._observer = None
+            observer.stop()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called by watchdog's thread."""

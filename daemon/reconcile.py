@@ -38,6 +38,7 @@ class Reconciler:
         priority: int,
         held: Callable[[bytes, Callable[[], bool]], intake.NotTaken | None] = lambda path, go_on: None,
         model: str = "",
+        refuse: Callable[[Session], None] = lambda session: None,
     ) -> None:
         """A watched root, and how its files become jobs.
 
@@ -49,6 +50,7 @@ class Reconciler:
             priority: of its jobs, 0 (first) to 9.
             held: says why a settled file has to wait for others, unless it need not; it too asks `go_on`.
             model: the version or alias that its jobs are bound to; empty: the champion when they are worked on.
+            refuse: raises in each transaction that records what was seen, when that is not ours to record any more.
         """
         self.database = database
         self._held = held
@@ -56,12 +58,19 @@ class Reconciler:
         self.path = path
         self.priority = priority
         self._model = model
+        self._refuse = refuse
         self.tracker = StabilityTracker(settle_s)
         self._shares = Shares(database, name, path)
         self._waiting: set[bytes] = set()  # folders right below the root in which files were held
         self._released: set[bytes] = set()  # those of them in which one was not any more
         self._unread = RetryClock[files.Stamp]()  # files that could not be read
         self._unlisted = RetryClock[bool]()  # folders that could not be listed (True), or something in them looked at
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[Session]:
+        with self.database.writing() as session:
+            self._refuse(session)
+            yield session
 
     def full_scan(self, go_on: Callable[[], bool]) -> bool:
         """A complete look at the root; what settles meanwhile is taken meanwhile.
@@ -83,7 +92,7 @@ class Reconciler:
             self.take_settled(go_on)
         self._note_missing_directories(go_on)
         self._retry_what_came_back()
-        with self.database.writing() as session:
+        with self._recording() as session:
             files.scanned(session, self.name, seconds=time.monotonic() - began_s, files=count)
         return True
 
@@ -109,7 +118,7 @@ class Reconciler:
         self._note_retries(listing, known)
         if not (touched or gone or blocked or readable):
             return
-        with self.database.writing() as session:
+        with self._recording() as session:
             for path in touched:
                 if path in known:
                     reason = "It was touched; it must be quiet first."
@@ -198,7 +207,7 @@ class Reconciler:
                 return
             for job_id in [job_id for job_id, path in page if scan.is_file(self.path, path)]:
                 # unless an operator was quicker
-                with contextlib.suppress(JobMoved), self.database.writing() as session:
+                with contextlib.suppress(JobMoved), self._recording() as session:
                     jobs.retry(session, job_id, note="the file came back")
             last = page[-1][0]
 
@@ -207,7 +216,7 @@ class Reconciler:
         self._look_again(go_on)
         for lot in self._lots(go_on):
             fault.point("hashed")
-            with self.database.writing() as session:
+            with self._recording() as session:
                 ignored = [(path, it.reason, it.stamp) for path, it in lot if _is_ignored(it) and it.stamp is not None]
                 if ignored:
                     files.put_by_path(session, self.name, FileState.IGNORED, ignored)

@@ -109,9 +109,11 @@ class Watcher:
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
         gate = Gate(root, settle_s) if root.batch else None
         held = {"held": gate.held} if gate else {}
+        refuse = partial(files.refuse_another, name=root.key, watcher=self.name)
         reconciler = kind(
-            self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model, **held
-        )
+            self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model,
+            refuse=refuse, **held,
+        )  # fmt: skip
         reporter = Reporter(self.database, root) if root.batch else None
         return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler, gate, reporter)
 
@@ -179,8 +181,10 @@ class Watcher:
         root.identity = held
         if held and not root.online:
             root.hints.gap.set()  # whatever happened while it was away
-            if root.mode == "events":
-                root.hints.start()
+            if root.mode == "events":  # which must not cost us the right to watch
+                starting = threading.Thread(target=root.hints.start, name="hints", daemon=True)
+                starting.start()
+                starting.join(files.ROOT_LEASE_S / 4)
         if root.hints.none_left:  # at the start or since; what is listened to still hints
             root.mode = "scan"
         root.online = held is not None
@@ -251,7 +255,8 @@ class Watcher:
             return
         hinted, regular_s = root.hints.take(), root.next_scan_s
         scan = time.monotonic() >= regular_s or root.hints.gap.is_set()
-        root.hints.gap.clear()
+        if scan:  # a gap that opens from here on is seen at the next look
+            root.hints.gap.clear()
 
         def go_on() -> bool:
             return self._is_there(root) and not stop.is_set()
@@ -292,5 +297,7 @@ def _survive(step: Callable[[], object]) -> None:
         logger.warning("database_unavailable", extra={"why": str(error.__cause__ or error)})
     except NoAnswer as error:
         logger.warning("no_answer", extra={"why": str(error)})
+    except files.WatchedByAnother as error:
+        logger.warning("watched_by_another", extra={"why": str(error)})
     except Exception:
         logger.exception("step_failed")

@@ -7,6 +7,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -533,6 +534,28 @@ def test_three_thousand_files_at_once_are_all_submitted_once(folder: Folder) -> 
     assert len(folder.states()) == 3000 and set(folder.states().values()) == {"submitted"}
     assert len(set(folder.jobs())) == 3000
     assert len(folder.reconciler.tracker) == 0
+
+
+def test_a_watcher_that_lost_its_right_while_it_was_stopped_records_nothing(folder: Folder) -> None:
+    """It hashed the old content; meanwhile another one took the new, which was coloured."""
+    first = folder.put("a.png", PNG + b"old")
+    folder.look()
+    first.write_bytes(PNG + b"newer")
+    folder.reconciler._refuse = partial(files.refuse_another, name="r", watcher="me")
+    folder.scan()
+    before = folder.row("a.png")
+    with folder.database.writing() as session:
+        session.execute(sa.update(Root).values(watcher="other"))
+    with pytest.raises(files.WatchedByAnother):
+        folder.take()
+    folder.put("b.png")
+    with pytest.raises(files.WatchedByAnother):
+        folder.reconciler.full_scan(lambda: True)
+    after = folder.row("a.png")
+    assert folder.states() == {"a.png": "settling"}
+    assert (after.sha256, after.job_id, after.since) == (before.sha256, before.job_id, before.since)
+    with folder.database.reading() as session:
+        assert [job.state for job in session.scalars(sa.select(Job))] == ["queued"]
 
 
 # --- hints -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,12 @@
 
 import logging
 import os
+import threading
+import time
 from pathlib import Path
+
+import pytest
+from watchdog.observers.api import BaseObserver
 
 from daemon.events import Hints
 from daemon.watch import Watcher
@@ -13,6 +18,7 @@ from worker.settings import Settings
 def test_lost_events_leave_a_gap(tmp_path: Path) -> None:
     hints = Hints(tmp_path)
     assert hints.start()
+    hints.gap.clear()
     try:
         logging.getLogger("watchdog.observers.inotify_c").warning(
             "Inotify queue overflowed; filesystem events were lost"
@@ -25,6 +31,38 @@ def test_lost_events_leave_a_gap(tmp_path: Path) -> None:
         hints.stop()
     logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed")
     assert not hints.gap.is_set()
+
+
+def test_what_happened_while_folders_were_still_being_listened_to_is_a_gap(tmp_path: Path) -> None:
+    hints = Hints(tmp_path)
+    assert hints.start()
+    hints.stop()
+    assert hints.gap.is_set()
+
+
+def test_listening_that_was_stopped_before_it_had_begun_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that does not answer holds up the start, for days perhaps; the root was mounted anew since."""
+    hints, held, go_on = Hints(tmp_path), threading.Event(), threading.Event()
+    make = hints._make_observer
+
+    def slow() -> BaseObserver:
+        held.set()
+        go_on.wait(30)
+        return make()
+
+    monkeypatch.setattr(hints, "_make_observer", slow)
+    before = set(threading.enumerate())
+    first = threading.Thread(target=hints.start)
+    first.start()
+    assert held.wait(30)
+    hints.stop()
+    go_on.set()
+    first.join(30)
+    assert hints._observer is None
+    deadline = time.monotonic() + 30
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline, "a thread goes on"
+        time.sleep(0.01)
 
 
 def test_a_replaced_root_is_listened_to_anew(tmp_path: Path, database: Database) -> None:
