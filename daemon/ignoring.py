@@ -30,7 +30,7 @@ class Rule:
     """One line of an ignore file.
 
     Attributes:
-        text: as it is written there.
+        text: as it is written there, with what no text column can hold put into words.
         fits: on a path below the file's directory.
         directories_only: whether it is about directories alone.
         takes_back: whether it is a line with `!`.
@@ -51,7 +51,7 @@ def _rule(line: bytes) -> Rule | None:
     pattern = line if line.endswith(b"\\ ") else line.rstrip()
     if not pattern or pattern.startswith(b"#"):
         return None
-    text = os.fsdecode(pattern)
+    text = display(pattern)
     takes_back = pattern.startswith(b"!")
     pattern = pattern[takes_back:]
     directories_only = pattern.endswith(b"/")

@@ -274,6 +274,22 @@ def test_what_is_left_alone_later_says_so_and_is_taken_when_it_is_not(folder: Fo
     assert len(folder.jobs("done.png")) == 1, "it was submitted already"
 
 
+def test_a_pattern_that_is_no_utf_8_does_not_end_the_scan(folder: Folder) -> None:
+    """Nor one that no text column can hold; what comes after the file that it fits is taken all the same."""
+    names = [b"Entw\xfcrf.png", b"a.png"]
+    for name in names:
+        folder.put(name)
+    folder.look()
+    folder.put(".photochromignore", b"Entw\xfcrf*\n[a\0]*\n")
+    folder.put("later/b.png")
+    folder.look()
+    assert [folder.row(name).reason for name in names] == [
+        r"It is left alone by the pattern Entw\xfcrf*.",
+        r"It is left alone by the pattern [a\x00]*.",
+    ]
+    assert folder.row("later/b.png").state is FileState.SUBMITTED
+
+
 def test_a_hint_about_an_ignored_folder_is_not_followed(folder: Folder) -> None:
     folder.put("@eaDir/a.jpg/thumb.jpg")
     folder.reconciler.look_at(b"@eaDir/a.jpg", deep=False)
