@@ -12,6 +12,7 @@ PhotochromError
 │  ├─ ScanBroken           quarantined at once: the same bytes will not decode next time
 │  ├─ ScanVanished         skipped; taken again when it comes back
 │  │  └─ ScanMissing       looked for once more before that: its share may be away
+│  ├─ ScanIgnored          skipped: it changed, and is left alone since; taken again when it is not any more
 │  └─ ScanChanged  ScanUnreadable      wait, no strike
 ├─ OutputError             about the place the derivative goes to
 │  ├─ OutputFull           OutputBlocked       wait, no strike
@@ -238,6 +239,13 @@ class ScanChanged(ScanError):
 
     code = "changed"
     settles = Settles.WAIT
+
+
+class ScanIgnored(ScanError):
+    """The file is no longer the one that was hashed, and the watcher leaves alone what it is now."""
+
+    code = "ignored"
+    settles = Settles.SKIP
 
 
 class ScanUnreadable(ScanError):

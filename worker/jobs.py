@@ -73,7 +73,7 @@ def submit(
         sa.select(Job).where(Job.source_file_id == file.id, Job.variant == variant, Job.state != JobState.SUPERSEDED)
     ).one_or_none()
     if live is not None and live.source_sha256 == sha256:
-        if live.state is JobState.SKIPPED and live.error_class == "vanished":
+        if live.state is JobState.SKIPPED and live.error_class in {"vanished", "ignored"}:
             return retry(session, live.id, note="the file came back"), True
         return live, False
     if live is not None:

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from model import device
 from model.store import Store
 from worker import fault, jobs, limits, log, originals, publish, recovery, scans, sidecar, strikes, training_runs, twins
@@ -21,6 +23,7 @@ from worker.errors import (
     MemoryExceeded,
     PhotochromError,
     ScanChanged,
+    ScanIgnored,
     ScanMissing,
     ScanUnreadable,
     ScanVanished,
@@ -34,7 +37,7 @@ from worker.overview import database_time
 from worker.policy import policy_for
 from worker.serving import Serving
 from worker.settings import Settings, load
-from worker.tables import Job, JobState, Root, absolute, display
+from worker.tables import FileState, Job, JobState, Root, SourceFile, absolute, display
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +135,10 @@ def _settle(bench: Bench, job: Job) -> None:
 
 
 def _folders(bench: Bench, job: Job) -> tuple[bytes, bytes]:
-    """Where it reads, and where it writes."""
+    """Where it reads, and where it writes; not the root and the output, as a share may be mounted below either."""
     with bench.database.reading() as session:
         root = session.get_one(Root, job.root)
-    return root.path, root.output
+    return os.path.dirname(absolute(root.path, job.path)), os.path.dirname(absolute(root.output, job.path))
 
 
 def _missing(bench: Bench, job: Job, error: ScanVanished) -> PhotochromError:
@@ -153,8 +156,17 @@ def _missing(bench: Bench, job: Job, error: ScanVanished) -> PhotochromError:
     return error if job.error_class == ScanMissing.code else ScanMissing(str(error))
 
 
+def _left_alone(session: Session, job: Job, error: PhotochromError) -> PhotochromError:
+    """What an error means for a scan that the watcher has left alone since: its new content is waited for in vain."""
+    file = session.get_one(SourceFile, job.source_file_id)
+    if not isinstance(error, ScanChanged) or file.state is not FileState.IGNORED:
+        return error
+    return ScanIgnored(f"The file is no longer the one that was recorded, and is left alone now. {file.reason}")
+
+
 def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
     with bench.database.writing() as session:
+        error = _left_alone(session, job, error)
         settled = jobs.fail(session, job, error, strikes.in_force(bench.settings), traceback.format_exc())
     logger.warning("job_failed", extra={"state": settled.state, "code": error.code, "reason": str(error)})
     if isinstance(error, MemoryExceeded):
