@@ -13,9 +13,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from daemon.batches import manifest_line
 from worker.db import Database
 from worker.errors import PhotochromError
+from worker.fixity import manifest_line
 from worker.jobs import OPEN, PUBLISHED
 from worker.originals import open_below
 from worker.output_folder import output_errors, write_all

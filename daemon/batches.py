@@ -270,12 +270,6 @@ def parse_manifest(content: bytes) -> dict[bytes, str]:
     return listed
 
 
-def manifest_line(path: bytes, sha256: str) -> bytes:
-    """A file's line as sha256sum(1) writes it."""
-    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-    return (b"" if escaped == path else b"\\") + sha256.encode() + b"  " + escaped + b"\n"
-
-
 def _blocked(reason: str) -> NotTaken:
     return NotTaken(FileState.BLOCKED, reason)
 

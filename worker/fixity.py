@@ -141,9 +141,7 @@ def _is_missing(path: bytes) -> bool:
     return False
 
 
-def manifest_line(checked: Checked) -> bytes:
+def manifest_line(path: bytes, sha256: str) -> bytes:
     r"""One line as sha256sum(1) writes and reads it: a name with a line end or backslash is escaped, and `\` leads."""
-    if b"\n" in checked.path or b"\\" in checked.path:
-        escaped = checked.path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
-        return b"\\" + checked.sha256.encode() + b"  " + escaped + b"\n"
-    return checked.sha256.encode() + b"  " + checked.path + b"\n"
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return (b"" if escaped == path else b"\\") + sha256.encode() + b"  " + escaped + b"\n"

@@ -77,7 +77,7 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
         for checked in fixity.check_all(database):
             counts[f"{checked.what} {checked.verdict}"] += 1
             if lines and checked.what == "original" and checked.sha256:
-                lines.write(fixity.manifest_line(checked))
+                lines.write(fixity.manifest_line(checked.path, checked.sha256))
             if checked.verdict == "offline":
                 away[checked.what, checked.folder] += 1
             elif checked.verdict != "ok" and as_json:

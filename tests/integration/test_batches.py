@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from daemon import batch_report
 from daemon.batch_report import Reporter
-from daemon.batches import Gate, manifest_line, parse_manifest
+from daemon.batches import Gate, parse_manifest
 from daemon.reconcile import Reconciler
 from worker import files, jobs
 from worker.db import Database, after
 from worker.errors import ScanBroken
+from worker.fixity import manifest_line
 from worker.settings import RootSettings
 from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobState, SourceFile

@@ -4,6 +4,8 @@ import datetime as dt
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -291,6 +293,20 @@ def test_verify_all(root: Path, state_database: Database) -> None:
     assert time.time() - (root / "good.png").stat().st_mtime < 100
     with state_database.reading() as session:
         assert session.query(SourceFile).count() == 4
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
+def test_the_manifest_of_verify_all_is_what_sha256sum_writes(
+    root: Path, state_database: Database, tmp_path: Path
+) -> None:
+    names = [b"a\nb.png", b"back\\slash.png", b"back\\nslash.png", b"end\r", b"\xff.png", b"two  blanks.png"]
+    for name in names:
+        submitted(state_database, root, os.fsdecode(name), b"scan " + name)
+    before = subprocess.run(["sha256sum", *(root / os.fsdecode(name) for name in names)], capture_output=True)
+    now = tmp_path / "now.sha256"
+    assert ask("verify", "--all", "--manifest", str(now)).exit_code == 0
+    assert now.read_bytes() == before.stdout
+    assert subprocess.run(["sha256sum", "--check", "--quiet", now]).returncode == 0
 
 
 def done(database: Database, root: Path, name: str, content: bytes = b"colour") -> int:
