@@ -13,15 +13,17 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from daemon.batches import parse_manifest
+from worker import fault
 from worker.db import Database
 from worker.errors import PhotochromError
 from worker.fixity import manifest_line
 from worker.jobs import OPEN, PUBLISHED
 from worker.originals import open_below
 from worker.output_folder import output_errors, write_all
-from worker.publish import Publication
+from worker.publish import Publication, remove_left_behind
 from worker.settings import RootSettings
-from worker.tables import FileState, Job, JobEvent, SourceFile, display
+from worker.tables import FileState, Job, JobEvent, SourceFile, absolute, display
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +56,12 @@ class Reporter:
             if time.monotonic() < self._failed.get(batch, (0.0, ""))[0]:
                 continue
             with self._database.reading() as session:
+                if _is_under_way(session, self._root.key, batch):
+                    continue
                 told = batch_report(session, self._root.key, batch)
-            if told is None:
-                continue
+            told = told or self._of_what_went(batch)
             try:
-                if self._write(batch, *told):
+                if told is not None and self._write(batch, *told):
                     written.append(batch)
             except PhotochromError as error:
                 self._try_again(batch, str(error))
@@ -66,6 +69,16 @@ class Reporter:
             self._open.discard(batch)
             self._failed.pop(batch, None)
         return written
+
+    def _of_what_went(self, batch: bytes) -> tuple[dict[str, Any], bytes] | None:
+        """The report on a batch that was taken away before it had one, as long as its derivatives are there."""
+        if self._read(batch, b".json") is not None:
+            return None
+        with self._database.reading() as session:
+            told = batch_report(session, self._root.key, batch, gone=True)
+        output = os.fsencode(self._root.output)
+        there = told is not None and any(os.path.lexists(absolute(output, path)) for path in parse_manifest(told[1]))
+        return told if there else None
 
     def _try_again(self, batch: bytes, why: str) -> None:
         """The disk, or a foreign file in the way, may be seen to at any time; it is told once."""
@@ -89,14 +102,18 @@ class Reporter:
             return False
         ours_text = {hashlib.sha256(old_text or b"").hexdigest()} if ours and known else set()
         self._publish(batch, b".json", content, ours)
+        fault.point("report_half")
         self._publish(batch, b".txt", text, ours_text)
         logger.info("batch_ended", extra={"batch": display(batch), **report["counts"]})
         return True
 
     def _publish(self, batch: bytes, suffix: bytes, content: bytes, replaces: Collection[str]) -> None:
+        # of a watcher that was killed; one that lives and loses its file to us tries again
+        remove_left_behind(os.fsencode(self._root.output), batch, job_id="report", claim_no=2)
         with Publication(self._root.output, batch, job_id="report", claim_no=1) as publication:
             with output_errors():
                 write_all(publication.fd, content)
+            fault.point("report_written")
             names = [batch + b"/" + NAME + suffix]
             publication.commit(publication.plan(names, replaces=replaces), replaces=replaces)
 
@@ -110,26 +127,38 @@ class Reporter:
             return None
 
 
-def batch_report(session: Session, root: str, batch: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """What became of a batch, and its derivatives as a manifest; None while a file of it is still on its way.
+def _is_under_way(session: Session, root: str, batch: bytes) -> bool:
+    """Whether a file of a batch waits or is being worked on."""
+    inside = (SourceFile.root == root, _within(batch))
+    waiting = sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING))
+    unfinished = _jobs_of(root, batch).with_only_columns(Job.id).where(Job.state.in_(OPEN))
+    return any(session.scalar(query.limit(1)) is not None for query in (waiting, unfinished))
+
+
+def _jobs_of(root: str, batch: bytes) -> sa.Select[Job]:
+    return sa.select(Job).join(SourceFile, SourceFile.job_id == Job.id).where(SourceFile.root == root, _within(batch))
+
+
+def batch_report(
+    session: Session, root: str, batch: bytes, *, gone: bool = False
+) -> tuple[dict[str, Any], bytes] | None:
+    """What became of a batch that has ended, and its derivatives as a manifest; None when none of it is there.
 
     Args:
         session: a reading session.
         root: name of the root.
         batch: folder right below it.
+        gone: report also when all of it was taken away.
     """
-    inside = (SourceFile.root == root, _within(batch))
-    if session.scalar(sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING)).limit(1)):
-        return None
-    theirs = sa.select(Job).join(SourceFile, SourceFile.job_id == Job.id).where(*inside)
-    if session.scalar(theirs.with_only_columns(Job.id).where(Job.state.in_(OPEN)).limit(1)):
-        return None
-    jobs = list(session.scalars(theirs.where(SourceFile.state != FileState.VANISHED)))
+    theirs = _jobs_of(root, batch)
+    present = theirs if gone else theirs.where(SourceFile.state != FileState.VANISHED)
+    jobs = list(session.scalars(present))
     if not jobs:
         return None
     started = min(job.created_at for job in jobs)
     # what went since was of this batch; what went before, of an earlier one in a folder of the same name
-    jobs += session.scalars(theirs.where(SourceFile.state == FileState.VANISHED, Job.finished_at >= started))
+    if not gone:
+        jobs += session.scalars(theirs.where(SourceFile.state == FileState.VANISHED, Job.finished_at >= started))
     jobs.sort(key=lambda job: job.path)
     finished = max(job.finished_at or job.created_at for job in jobs)
     published = [job for job in jobs if job.state in PUBLISHED]

@@ -244,13 +244,13 @@ def copy_into(publication: Publication, output_root: bytes | str | Path, path: b
     return True
 
 
-def remove_left_behind(output_root: bytes, relative_directory: bytes, *, job_id: int, claim_no: int) -> None:
+def remove_left_behind(output_root: bytes, relative_directory: bytes, *, job_id: int | str, claim_no: int) -> None:
     """Remove what a job's dead workers left half-written; nothing happens where that cannot be done.
 
     Args:
         output_root: of the job's root.
         relative_directory: of its scan.
-        job_id: of the job.
+        job_id: of the job, or another owner's word.
         claim_no: claims below this one are void.
     """
     with suppress(OSError):
@@ -279,13 +279,20 @@ def sweep_temporaries(output_root: bytes | str | Path, *, older_than_s: float) -
     Returns:
         The paths removed, below the root.
     """
-    root, removed = os.fsencode(output_root), []
+    removed = list[bytes]()
     limit = time.time() - older_than_s
-    for directory, _, files in os.walk(root):
-        for name in filter(is_temporary, files):
-            path = os.path.join(directory, name)
-            with suppress(OSError):
-                if os.lstat(path).st_mtime <= limit:
-                    os.remove(path)  # noqa: PTH107 - a path of bytes
-                    removed.append(os.path.relpath(path, root))
+    try:
+        root = os.open(os.fsencode(output_root), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return removed
+    try:
+        # by descriptor: a directory that a link replaces in the middle leads nowhere else
+        for directory, _, files, descriptor in os.fwalk(b".", dir_fd=root):
+            for name in filter(is_temporary, files):
+                with suppress(OSError):
+                    if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mtime <= limit:
+                        os.unlink(name, dir_fd=descriptor)
+                        removed.append(os.path.normpath(os.path.join(directory, name)))
+    finally:
+        os.close(root)
     return removed

@@ -252,6 +252,54 @@ def test_originals_that_are_taken_away_stay_in_the_report(
     assert Reporter(database, box.settings).report() == [b"box 1"], "there is something new to tell"
 
 
+def test_a_box_that_was_taken_away_is_not_asked_about_for_ever(
+    database: Database, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    box.reporter.report()
+    (box.inbox / "box 1/a.png").unlink()
+    box.scan()
+    asked, real = [], batch_report._is_under_way
+    monkeypatch.setattr(batch_report, "_is_under_way", lambda *of: asked.append(of[2]) or real(*of))
+    reporter = Reporter(database, box.settings)
+    for _ in range(3):
+        assert reporter.report() == []
+    assert asked == [b"box 1"], "once after a restart"
+    box.put("box 1/late.png")
+    box.scan()
+    assert reporter.report() == []
+    box.colour()
+    assert reporter.report() == [b"box 1"], "an event brings it back"
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_a_box_that_is_taken_away_before_its_report_still_gets_it(
+    database: Database, folders: tuple[Path, Path], collected: bool
+) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/deep/b.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour(broken="box 1/deep/b.png")
+    (box.output / "box 1").mkdir()
+    if not collected:
+        (box.output / "box 1" / "a.png~").touch()
+    shutil.rmtree(box.box)
+    box.scan()
+    if collected:
+        assert box.reporter.report() == [], "its derivatives were taken away too"
+        assert list((box.output / "box 1").iterdir()) == []
+        return
+    assert box.reporter.report() == [b"box 1"]
+    told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
+    assert told["counts"] == {"done": 1, "quarantined": 1}
+    assert Reporter(database, box.settings).report() == [], "after a restart"
+
+
 def test_a_scan_that_goes_before_its_turn_is_a_failure_of_its_batch(
     database: Database, folders: tuple[Path, Path]
 ) -> None:
@@ -317,6 +365,20 @@ def test_a_report_that_could_not_be_written_is_written_later(
     assert box.reporter.report() == [b"box 1"]
     assert {path.name for path in folder.iterdir()} == {"batch-report.json", "batch-report.txt"}
     assert box.reporter.report() == []
+
+
+def test_what_a_killed_watcher_left_of_a_report_goes(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="marker")
+    for name in ("box 1/a.png", "box 1/READY"):
+        box.put(name)
+    box.scan()
+    box.colour()
+    (box.output / "box 1").mkdir()
+    for owner in ("report", "17"):
+        (box.output / "box 1" / f".photochrom-{owner}-1-deadbeef.part").write_text("{")
+    assert box.reporter.report() == [b"box 1"]
+    left = {".photochrom-17-1-deadbeef.part", "batch-report.json", "batch-report.txt"}
+    assert {path.name for path in (box.output / "box 1").iterdir()} == left
 
 
 def test_a_report_is_written_when_a_foreign_file_is_out_of_its_way(
