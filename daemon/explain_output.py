@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon import batch_report
-from daemon.explain_job import if_lost
+from daemon.explain_job import if_lost, not_there
 from daemon.explanation import Explanation, explained, look_at, state_words
 from worker.answers import real_path
 from worker.names import owner_of_temporary
@@ -55,7 +55,7 @@ def _published(session: Session, root: Root, full: bytes, relative: bytes) -> Ex
         what, lost = "The derivative", if_lost(root.output, job)
     elif relative.endswith(SIDECAR) and (job := publisher(session, root.name, relative.removesuffix(SIDECAR))):
         what = f"The sidecar of {job.display_output_path}, the derivative"
-        lost = " It is not there now: moved, deleted, or its disk is not mounted." if look_at(full) is None else ""
+        lost = not_there(job) if look_at(full) is None else ""
     else:
         return None
     master = display(absolute(root.path, job.path))

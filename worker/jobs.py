@@ -186,7 +186,7 @@ def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, tra
         return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
     if error.settles is Settles.WAIT:
         pause_s = strikes.pause_without_strike_s(session, rules, job, error)
-        note = f"{strikes.waits_for(error)} {message}"
+        note = f"{strikes.waits_for(error.code)} {message}"
         return _again(session, job, after(pause_s), f"Waits: {message}", note=note, **evidence)
     failures = job.failures + 1
     if error.settles is Settles.QUARANTINE or failures >= rules.failures:

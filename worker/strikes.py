@@ -61,9 +61,9 @@ def pause_without_strike_s(session: Session, rules: Strikes, job: Job, error: Ph
     return min(rules.wait_s * 2 ** _waits_in_a_row(session, job, error), max(rules.wait_s, LONGEST_WAIT_S))
 
 
-def waits_for(error: PhotochromError) -> str:
+def waits_for(error_class: str) -> str:
     """How the note of a wait begins; by it the waits in a row are counted."""
-    return f"waits ({error.code}):"
+    return f"waits ({error_class}):"
 
 
 def _waits_in_a_row(session: Session, job: Job, error: PhotochromError) -> int:
@@ -71,7 +71,7 @@ def _waits_in_a_row(session: Session, job: Job, error: PhotochromError) -> int:
     moves = session.execute(
         sa.select(JobEvent.state, JobEvent.note).where(JobEvent.job_id == job.id).order_by(JobEvent.id.desc()).limit(16)
     ).all()
-    waited = [note.startswith(waits_for(error)) for state, note in moves if state is not JobState.RUNNING]
+    waited = [note.startswith(waits_for(error.code)) for state, note in moves if state is not JobState.RUNNING]
     return waited.index(False) if False in waited else len(waited)
 
 

@@ -14,9 +14,11 @@ import sqlalchemy as sa
 from daemon.explain import Explanation, why
 from worker import files, jobs, training_runs
 from worker.db import Database, after
+from worker.errors import OutputBlocked, OutputFull, PhotochromError, ScanTruncated
 from worker.files import Stamp
 from worker.settings import RootSettings, Settings
-from worker.tables import FileState, Job, JobState
+from worker.strikes import in_force
+from worker.tables import FileState, Job, JobEvent, JobState
 
 SHA256 = "a" * 64
 
@@ -252,9 +254,10 @@ def test_an_offline_root(place: Place) -> None:
     ("changes", "says"),
     [
         ({"state": JobState.QUEUED}, "Waits in the queue since"),
-        ({"state": JobState.QUEUED, "not_before": after(60), "claim_no": 1, "reason": "Full."}, "Waits until"),
+        ({"state": JobState.QUEUED, "not_before": after(60), "claim_no": 1, "reason": "Full."}, "attempt 2. Full."),
         ({"state": JobState.QUEUED, "not_before": after(-60), "claim_no": 1, "reason": "Full."}, "Waits in the queue"),
-        ({"state": JobState.RUNNING, "started_at": after(0), "worker": "w", "device": "CPU"}, "by w on CPU."),
+        ({"state": JobState.RUNNING, "started_at": after(0), "worker": "w", "device": "CPU", "lease_until": after(20)},
+         "by w on CPU."),
         ({"state": JobState.DONE, "output_path": b"a.tif", "display_output_path": "/out/a.tif",
           "output_sha256": "b" * 64, "model_version": "v1", "finished_at": after(0), "reason": "Coloured."},
          "by model v1: /out/a.tif (sha256 " + "b" * 64 + "). Coloured."),
@@ -273,6 +276,49 @@ def test_a_file_with_a_job_says_what_became_of_it(place: Place, changes: dict[st
     said = place.ask("a.tif")
     assert (said.state, said.job_id) == (changes["state"].value, job_id)
     assert says in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("lease_until", "lost", "what"),
+    [
+        (dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC), 1, "before 2026-01-02 03:04:05 UTC; it is given back to"),
+        (after(7200), 1, "UTC; it is given back to the queue soon and done again."),  # the clock was put back since
+        (after(-60), 5, "UTC; it is quarantined soon, as it has lost 5 workers."),
+    ],
+)
+def test_a_job_whose_worker_fell_silent_is_not_said_to_be_worked_on(
+    place: Place, lease_until: Any, lost: int, what: str
+) -> None:
+    place.job(b"a.tif", state=JobState.RUNNING, started_at=after(-99), worker="w", device="CPU", lost=lost,
+              lease_until=lease_until)  # fmt: skip
+    said = place.ask("a.tif").sentence
+    assert said.startswith("Was being coloured since ") and " by w on CPU, which fell silent before " in said
+    assert what in said
+
+
+def _fails(place: Place, job_id: int, error: PhotochromError, at: dt.datetime) -> None:
+    """Tried in vain, at a time."""
+    with place.database.writing() as session:
+        session.execute(sa.update(Job).values(not_before=None))
+        job = jobs.claim(session, job_id, worker="w", device="CPU", host="h", model_version="v1", lease_s=20)
+        assert job is not None
+        jobs.fail(session, job, error, in_force(place.settings))
+        session.flush()
+        session.execute(sa.update(JobEvent).where(JobEvent.at >= after(-3600)).values(at=at))
+
+
+def test_a_job_that_pauses_says_since_when_it_waits_for_the_same(place: Place) -> None:
+    job_id, noon = place.job(b"a.tif"), dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
+    for minute, error, since in (
+        (1, OutputFull("Full."), "12:01"),
+        (2, OutputFull("Full, still."), "12:01"),
+        (3, OutputBlocked("Forbidden."), "12:03"),
+        (4, ScanTruncated("Cut off."), "12:04"),
+        (5, ScanTruncated("Cut off."), "12:05"),
+    ):
+        _fails(place, job_id, error, noon + dt.timedelta(minutes=minute))
+        said = place.ask("a.tif").sentence
+        assert said.startswith(f"Waits since 2026-01-02 {since}:00 UTC until ") and said.endswith(str(error)), minute
 
 
 def test_the_place_in_the_queue(place: Place) -> None:
@@ -329,6 +375,27 @@ def test_a_derivative_that_is_not_there_any_more(place: Place) -> None:
     derivative.unlink()
     for path in (place.root / "a.tif", derivative):
         assert "It is not there now: moved, deleted, or its disk is not mounted." in place.ask(path).sentence
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (JobState.QUEUED, "It is not there: its job is still to be done."),
+        (JobState.RUNNING, "It is not there: its job is still to be done."),
+        (JobState.QUARANTINED, "It is not there: its job ended without it."),
+        (JobState.SUPERSEDED, "It is not there now: moved, deleted, or its disk is not mounted."),
+    ],
+)
+def test_a_derivative_that_was_only_meant_to_be_published_is_not_called_lost(
+    place: Place, state: JobState, says: str
+) -> None:
+    derivative = _done(place, b"a.tif")
+    with place.database.writing() as session:
+        session.execute(sa.update(Job).values(state=state))
+    assert "not there" not in place.ask(derivative).sentence
+    derivative.unlink()
+    assert place.ask(derivative).sentence.endswith(says)
+    assert place.ask(f"{derivative}.json").sentence.endswith(says)
 
 
 def test_a_scan_that_was_replaced_since(place: Place) -> None:
