@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -176,6 +177,13 @@ class Plant:
             told = f"{len(jobs)} are known, {len(late)} have not ended, the first of them {late[:20]}"
             raise AssertionError(f"{error}: {told}\n{self.words()}") from None
         return max(job.finished_at.timestamp() for job in self.jobs(folder) if job.finished_at)
+
+    def told(self, log: str, message: str, **fields: object) -> int:
+        """How often a part's log has such a line by now."""
+        lines = (self.installation.state_dir / "logs" / f"{log}.log").read_text().splitlines()
+        found = [line for line in map(json.loads, (line for line in lines if line.startswith("{")))
+                 if line["message"] == message and fields.items() <= line.items()]  # fmt: skip
+        return len(found)
 
     def words(self) -> str:
         """The last lines of all logs."""
