@@ -2,7 +2,8 @@
 
 No call of the system has a time limit, so each question is asked in a thread of its own, which is left waiting when it
 has taken too long. There is one at a time for each folder: who asks while another question to it is unanswered is told
-at once, and however long a share is away, few threads wait for it.
+at once, and however long a share is away, few threads wait for it. What may take long on a share that is well, such as
+a walk through it, is asked by a name of its own, so that nobody else takes it for silence.
 """
 
 import errno
@@ -18,8 +19,8 @@ from typing import Final, TypeVar
 PATIENCE_S: Final = 5.0
 
 Answer = TypeVar("Answer")
-#: what was asked last, by folder: since when (monotonic, seconds), and the thread that waits
-_asked: Final[dict[bytes, tuple[float, threading.Thread]]] = {}
+#: what is unanswered, by folder and name: since when (monotonic, seconds), and the thread that waits
+_asked: Final[dict[tuple[bytes, str], tuple[float, threading.Thread]]] = {}
 
 
 class NoAnswer(TimeoutError):
@@ -34,28 +35,38 @@ class NoAnswer(TimeoutError):
         self.for_s = for_s
 
 
-def ask(folder: Path | bytes, question: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answer:
+def ask(
+    folder: Path | bytes, question: Callable[[], Answer], patience_s: float = PATIENCE_S, *, what: str = ""
+) -> Answer:
     """The answer to a question about a folder, or whatever it raises.
+
+    Args:
+        folder: that it is about.
+        question: called in another thread; when it takes too long, it goes on there.
+        patience_s: how long the answer is waited for, seconds.
+        what: a name for questions that may take long; each name has its own turn.
 
     Raises:
         NoAnswer: there is none after `patience_s`, or an earlier question to this folder is open for so long.
     """
-    key = os.fsencode(folder)
+    key = os.fsencode(folder), what
     if (earlier := _asked.get(key)) is not None:
-        _wait(key, *earlier, patience_s)
+        _wait(key[0], *earlier, patience_s)
     answer: Future[Answer] = Future()
     thread = threading.Thread(target=_put, args=(question, answer), name="question", daemon=True)
     since_s = time.monotonic()
     thread.start()
-    _asked[key] = since_s, thread
-    _wait(key, since_s, thread, patience_s)
+    _asked[key] = mine = since_s, thread
+    _wait(key[0], since_s, thread, patience_s)
+    if _asked.get(key) is mine:  # one of thousands of folders, which nobody may ever ask again
+        del _asked[key]
     return answer.result()
 
 
-def _wait(key: bytes, since_s: float, thread: threading.Thread, patience_s: float) -> None:
+def _wait(folder: bytes, since_s: float, thread: threading.Thread, patience_s: float) -> None:
     thread.join(max(0.0, since_s + patience_s - time.monotonic()))
     if thread.is_alive():
-        raise NoAnswer(key, time.monotonic() - since_s)
+        raise NoAnswer(folder, time.monotonic() - since_s)
 
 
 def _put(question: Callable[[], Answer], answer: "Future[Answer]") -> None:

@@ -10,7 +10,7 @@ from worker import leases
 from worker.db import after
 from worker.errors import CuratedRefused
 from worker.learning_tables import CuratedPhoto, CuratedState
-from worker.tables import SourceFile
+from worker.tables import Root, RootState, SourceFile
 
 LEASE_S: Final = 60.0
 #: a check that ended with its worker so often is not tried again
@@ -50,8 +50,10 @@ def submit(session: Session, file: SourceFile, sha256: str) -> bool:
 
 
 def _free() -> sa.ColumnElement[bool]:
+    """Pending, in nobody's hands, and not on a share that is away: nothing is concluded from its absence there."""
     unleased = sa.or_(CuratedPhoto.lease_until.is_(None), leases.is_void(CuratedPhoto.lease_until, 2 * LEASE_S))
-    return sa.and_(CuratedPhoto.state == CuratedState.PENDING, unleased)
+    there = CuratedPhoto.root.not_in(sa.select(Root.name).where(Root.state == RootState.OFFLINE))
+    return sa.and_(CuratedPhoto.state == CuratedState.PENDING, unleased, there)
 
 
 def waiting(session: Session) -> int:
@@ -84,13 +86,23 @@ def claim(session: Session, lease_s: float = LEASE_S) -> CuratedPhoto | None:
 
 def settle(session: Session, photo: CuratedPhoto, state: CuratedState, reason: str, **facts: Any) -> bool:
     """End a claimed check; False when the claim is void (the photo was replaced, or the check took too long)."""
+    return _end(session, photo, state=state, reason=reason, judged_by="check", judged_at=after(0), lease_until=None,
+                lost=0, **facts)  # fmt: skip
+
+
+def put_off(session: Session, photo: CuratedPhoto, reason: str) -> bool:
+    """Let a claimed photo that cannot be read now wait for as long as a lease lasts, without a strike."""
+    return _end(session, photo, reason=reason, lost=CuratedPhoto.lost - 1, lease_until=after(LEASE_S))
+
+
+def _end(session: Session, photo: CuratedPhoto, **values: Any) -> bool:
     ended = session.execute(
         sa.update(CuratedPhoto)
         .where(
             CuratedPhoto.id == photo.id, CuratedPhoto.claim_no == photo.claim_no,
             CuratedPhoto.state == CuratedState.PENDING,
         )
-        .values(state=state, reason=reason, judged_by="check", judged_at=after(0), lease_until=None, lost=0, **facts)
+        .values(**values)
         .execution_options(synchronize_session=False)
     )  # fmt: skip
     return bool(ended.rowcount == 1)  # type: ignore[attr-defined]

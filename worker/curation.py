@@ -8,8 +8,10 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -19,11 +21,15 @@ from model.perceptual import as_table, mirrored_hash, nearest, perceptual_hash
 from model.photo_checks import photo_facts
 from model.photos import PhotosError, decode, find_photos
 from worker import curated, originals
+from worker.answers import PATIENCE_S, NoAnswer, ask
 from worker.db import Database
-from worker.errors import PhotochromError, ScanUnreadable, ScanVanished
+from worker.errors import ScanUnreadable, ScanUnsupported, ScanVanished
+from worker.files import shares_of
+from worker.identity import is_recorded_here
 from worker.learning_tables import CuratedPhoto, CuratedState
+from worker.mounts import share_away
 from worker.settings import Settings
-from worker.tables import Root
+from worker.tables import Root, absolute, display
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +42,11 @@ MANIFEST: Final = "manifest.csv"
 #: IPTC's terms for pictures that a trained model has made or changed, and the field that names it
 MARKS: Final = re.compile(rb"trainedAlgorithmicMedia|digitalsourcetype/algorithmicMedia|AISystemUsed", re.IGNORECASE)
 
+Answer = TypeVar("Answer")
+
 
 def check_waiting(database: Database, settings: Settings) -> int:
-    """Check photos that wait, for one turn; returns how many."""
+    """Check photos that wait, for one turn; returns how many. What cannot be read at the moment is put off."""
     began_s, count = time.monotonic(), 0
     while time.monotonic() - began_s < TURN_S:
         with database.writing() as session:
@@ -47,7 +55,13 @@ def check_waiting(database: Database, settings: Settings) -> int:
             base = root.path if root else b""
         if photo is None:
             break
-        state, reason, facts = judge(database, settings, photo, base)
+        try:
+            state, reason, facts = judge(database, settings, photo, base)
+        except (ScanUnreadable, OSError) as error:
+            with database.writing() as session:
+                curated.put_off(session, photo, f"Waits: {error}")
+            logger.warning("curated_put_off", extra={"path": photo.display_path, "why": str(error)})
+            continue
         with database.writing() as session:
             curated.settle(session, photo, state, reason, **facts)
         logger.info("curated", extra={"path": photo.display_path, "state": state, "reason": reason})
@@ -58,12 +72,17 @@ def check_waiting(database: Database, settings: Settings) -> int:
 def judge(
     database: Database, settings: Settings, photo: CuratedPhoto, root: bytes
 ) -> tuple[CuratedState, str, dict[str, Any]]:
-    """State, reason and facts of a photo; nothing is written."""
-    facts: dict[str, Any] = said_of(Path(os.fsdecode(root)), photo)
+    """State, reason and facts of a photo; nothing is written.
+
+    Raises:
+        ScanUnreadable: a folder that it takes is away or does not answer; nothing is said about the photo.
+        OSError: so says the system of one of them.
+    """
+    facts: dict[str, Any] = _ask(root, partial(said_of, Path(os.fsdecode(root)), photo))
     try:
-        data = _read(root, photo)
+        data = _taken(database, root, photo)
         rgb = decode_photo(data, settings.max_megapixels)
-    except PhotochromError as error:
+    except (ScanVanished, ScanUnsupported) as error:
         return CuratedState.REJECTED, f"{curated.UNREADABLE}: {error}", facts
     except PhotosError as error:
         return CuratedState.REJECTED, f"broken: {error}", facts
@@ -78,7 +97,7 @@ def judge(
     if made_by_a_model(data):
         return CuratedState.REJECTED, f"{curated.GENERATED}: its own metadata say so (XMP)", facts
     both = (hashed, mirrored_hash(rgb))
-    if (near := nearest_evaluation(settings.evaluation_photos, *both)) is not None:
+    if (near := _evaluation_neighbour(settings.evaluation_photos, *both)) is not None:
         return CuratedState.REJECTED, f"{curated.EVALUATION}: {near[0]} ({near[1]} of 255 bits differ)", facts
     with database.reading() as session:
         same, others = curated.same_bytes(session, photo), curated.hashes(session, but=photo.id)
@@ -92,11 +111,49 @@ def judge(
     return CuratedState.ACCEPTED, "fit to be learned from", facts
 
 
+def _ask(folder: bytes, question: Callable[[], Answer], patience_s: float = PATIENCE_S, what: str = "") -> Answer:
+    """`ask`, in the words of a reason."""
+    try:
+        return ask(folder, question, patience_s, what=what)
+    except NoAnswer as error:
+        raise ScanUnreadable(
+            f"{display(folder)} does not answer (for {error.for_s:.0f} s): its server, its disk or the network is "
+            "down. It goes on by itself."
+        ) from error
+
+
+def _taken(database: Database, root: bytes, photo: CuratedPhoto) -> bytes:
+    """The photo's bytes. That it is gone means nothing where its folder, or a share below that, is away."""
+    folder = os.path.dirname(absolute(root, photo.path))
+    _ask(folder, partial(os.path.exists, folder))  # in short: reading may take its time
+    try:
+        return _ask(folder, partial(_read, root, photo), curated.LEASE_S, "photo")
+    except ScanVanished as error:
+        with database.reading() as session:
+            known, shares = session.get(Root, photo.root), shares_of(session, photo.root)
+        if known is not None and _ask(root, partial(_is_away, database, known, photo.path, shares)):
+            raise ScanUnreadable(f"{display(folder)} is not mounted. Mount it; it goes on by itself.") from error
+        raise
+
+
+def _is_away(database: Database, root: Root, path: bytes, shares: set[bytes]) -> bool:
+    return share_away(root.path, path, shares) is not None or not is_recorded_here(database, root)
+
+
+def _evaluation_neighbour(folder: str, *hashes: str) -> tuple[str, int] | None:
+    if not folder:
+        return nearest_evaluation(folder, *hashes)
+    try:
+        return _ask(os.fsencode(folder), partial(nearest_evaluation, folder, *hashes), curated.LEASE_S, "evaluation")
+    except PhotosError as error:
+        raise ScanUnreadable(str(error)) from error
+
+
 def _read(root: bytes, photo: CuratedPhoto) -> bytes:
     """The photo's bytes, if they are still those that were hashed."""
     with originals.open_original(root, photo.path) as fd:
         if os.fstat(fd).st_size > MOST_BYTES:
-            raise ScanUnreadable(f"the file has more than {MOST_BYTES >> 20} MiB; make it smaller.")
+            raise ScanUnsupported(f"the file has more than {MOST_BYTES >> 20} MiB; make it smaller.")
         with os.fdopen(os.dup(fd), "rb") as file:
             data = file.read()
     if hashlib.sha256(data).hexdigest() != photo.sha256:

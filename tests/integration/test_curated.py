@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from skimage import data
 from daemon import curated_look
 from daemon.cli import main
 from daemon.reconcile import CuratedReconciler
-from worker import curated, curation, retrain_commands
+from worker import answers, curated, curation, retrain_commands
 from worker.db import Database, after
 from worker.errors import CuratedRefused
 from worker.learning_tables import CuratedPhoto, CuratedState
@@ -118,6 +119,69 @@ def test_neighbours_of_the_operators_evaluation_pictures_are_refused_for_good(
         coffee = session.scalars(sa.select(CuratedPhoto).where(CuratedPhoto.display_path == "museum/coffee.png")).one()
         with pytest.raises(CuratedRefused, match="worthless"):
             curated.overrule(session, coffee.id, CuratedState.ACCEPTED, "", "me")
+
+
+def lapse(database: Database) -> None:
+    """What was put off is due."""
+    with database.writing() as session:
+        session.execute(
+            sa.update(CuratedPhoto).where(CuratedPhoto.lease_until.is_not(None)).values(lease_until=after(-1))
+        )
+
+
+def test_photos_wait_while_their_folder_is_away(record: Database, folder: Path, tmp_path: Path) -> None:
+    """Without a strike, however often it is tried; what the watcher knows of the folder it says late."""
+    watch_once(record, folder)
+    folder.rename(tmp_path / "away")
+    for _ in range(curated.MOST_LOST + 1):
+        assert check_all(record) == 0
+        lapse(record)
+    with record.writing() as session:
+        photos = session.scalars(sa.select(CuratedPhoto)).all()
+        assert {(photo.state, photo.lost) for photo in photos} == {(CuratedState.PENDING, 0)}
+        assert photos[0].reason.startswith("Waits: The folder ") and "is not there" in photos[0].reason
+        session.get_one(Root, CURATED_ROOT).state = RootState.OFFLINE
+        session.flush()
+        assert curated.waiting(session) == 0 and curated.claim(session) is None
+        session.get_one(Root, CURATED_ROOT).state = RootState.ONLINE
+    (tmp_path / "away").rename(folder)
+    assert check_all(record) == 10
+
+
+def test_photos_wait_while_the_share_below_their_folder_is_away(record: Database, folder: Path) -> None:
+    watch_once(record, folder)
+    with record.writing() as session:
+        session.get_one(Root, CURATED_ROOT).identity = json.dumps({"shares": ["museum"]})
+    (folder / "museum").rename(folder.parent / "away")
+    (folder / "museum").mkdir()  # the mount point
+    assert check_all(record) == 6
+    assert {state for path, (state, _) in verdicts(record).items() if path.startswith("museum/")} == {"pending"}
+    (folder / "museum").rmdir()
+    (folder.parent / "away").rename(folder / "museum")
+    lapse(record)
+    assert check_all(record) == 4
+
+
+@pytest.mark.parametrize("silent", ["museum", "judge"])
+def test_photos_wait_while_a_folder_does_not_answer(
+    record: Database, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    save(tmp_path / "judge" / "mine.jpg", cv2.resize(data.astronaut()[::-1], (300, 200)))
+    watch_once(record, folder)
+    real = answers.ask
+
+    def ask(about: bytes, question: Callable[[], object], patience_s: float, *, what: str) -> object:
+        if about.endswith(silent.encode()):
+            raise answers.NoAnswer(about, 7)
+        return real(about, question, 60, what=what)
+
+    monkeypatch.setattr(curation, "ask", ask)
+    check_all(record, evaluation_photos=str(tmp_path / "judge"))
+    with record.reading() as session:
+        photo = session.scalars(sa.select(CuratedPhoto).where(CuratedPhoto.display_path == "museum/coffee.png")).one()
+        assert (photo.state, photo.lost) == (CuratedState.PENDING, 0)
+        assert f"{silent} does not answer (for 7 s)" in photo.reason
+    assert verdicts(record)["z/gray.png"] == ("rejected", "gray")
 
 
 def test_new_content_is_checked_anew_and_an_old_check_does_not_count(record: Database, folder: Path) -> None:

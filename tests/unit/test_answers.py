@@ -47,6 +47,20 @@ def test_a_folder_that_does_not_answer_is_asked_once(tmp_path: Path, back: threa
     assert asked == [1, 4]
 
 
+def test_a_question_that_may_take_long_is_no_silence(tmp_path: Path, back: threading.Event) -> None:
+    with pytest.raises(NoAnswer):
+        ask(tmp_path, back.wait, patience_s=0.01, what="walk")
+    assert ask(tmp_path, lambda: 7, patience_s=60) == 7
+    with pytest.raises(NoAnswer):
+        ask(tmp_path, lambda: 8, patience_s=0.01, what="walk")
+
+
+def test_folders_that_have_answered_are_forgotten(tmp_path: Path) -> None:
+    for number in range(3):
+        ask(tmp_path / str(number), lambda: 7)
+    assert not any(folder.startswith(bytes(tmp_path)) for folder, _ in answers._asked)
+
+
 def test_a_path_is_taken_as_written_where_a_folder_does_not_answer(
     tmp_path: Path, back: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
