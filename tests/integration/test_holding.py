@@ -4,15 +4,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from rows_made import source_file
 
-from worker import holding, jobs
+from worker import holding, jobs, pipeline
 from worker.answers import NoAnswer
 from worker.db import Database
 from worker.settings import Settings
-from worker.tables import Job, JobState
+from worker.tables import Job, JobState, Root, RootState
 
 HURRIED = Settings(heartbeat_s=0.01)
 
@@ -50,6 +51,19 @@ def test_a_share_that_is_silent_for_a_lease(database: Database, job: Job, monkey
         row = session.get_one(Job, job.id)
         assert (row.state, row.failures, row.lost, row.lease_until) == (JobState.QUEUED, 0, 0, None)
         assert "/scans does not answer (for 20 s)" in row.reason and row.not_before is not None
+
+
+def test_a_share_below_the_root_that_is_silent(database: Database, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root and the output answer all the while."""
+    asked = set[bytes]()
+    with database.writing() as session:
+        session.add(Root(name=job.root, path=b"/scans", output=b"/out", mode="scan", fs_type="", identity="{}", files=0,
+                         state=RootState.ONLINE))  # fmt: skip
+    monkeypatch.setattr(holding, "ask", lambda folder, *_: asked.add(folder))
+    job.path = b"nas/box/a.tif"
+    folders = pipeline._folders(SimpleNamespace(database=database), job)  # type: ignore[arg-type]
+    assert holding._silence(folders, HURRIED) is None
+    assert asked == {b"/scans/nas/box", b"/out/nas/box"}
 
 
 def test_a_share_that_is_slow(database: Database, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
