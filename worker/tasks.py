@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from typing import Any, Final
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready, worker_shutting_down
+from celery.worker.request import Request
 
 from worker import jobs, log, queue, recovery
 from worker.attention import Attention
@@ -28,7 +30,20 @@ queue.app.steps["consumer"].add(Attention)
 queue.app.steps["consumer"].add(Door)
 
 
-@queue.app.task(name=queue.COLORIZE)
+class InHand(Request):  # type: ignore[misc]
+    """A message that a colouring process has; Celery's own word of a lost one does not name the process."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """In the worker's first process: that process has begun with it."""
+        _in_hand[self.id] = self
+        super().on_accepted(pid, time_accepted)
+
+
+#: by the message's id, as long as Celery keeps it
+_in_hand: Final = weakref.WeakValueDictionary[str, InHand]()
+
+
+@queue.app.task(name=queue.COLORIZE, Request=InHand)
 def colorize(job_id: int) -> None:
     """Colour one scan."""
     from worker import pipeline
@@ -60,13 +75,15 @@ def tidy() -> None:
 
 
 @task_failure.connect(sender=colorize)
-def _lost(args: Any = (), exception: BaseException | None = None, **_: Any) -> None:
+def _lost(task_id: str, args: Any = (), exception: BaseException | None = None, **_: Any) -> None:
     """In a worker's first process: one of its colouring processes died or is ended, and how is known here alone."""
+    if (message := _in_hand.get(task_id)) is None:
+        return
     if isinstance(exception, WorkerLostError):
-        recovery.take_back(int(args[0]), str(exception))
+        recovery.take_back(int(args[0]), message.worker_pid, str(exception))
     elif isinstance(exception, TimeLimitExceeded):
         how = f"ended at the time limit of {load().job_limit_s:g} s, setting job_limit_s"
-        recovery.take_back(int(args[0]), how, jobs.TOO_LONG)
+        recovery.take_back(int(args[0]), message.worker_pid, how, jobs.TOO_LONG)
 
 
 @task_failure.connect(sender=retrain)

@@ -211,7 +211,10 @@ def test_a_folder_swapped_for_a_link_in_the_middle_leads_nowhere(tmp_path: Path)
 
 def test_a_full_disk_and_a_blocked_one_are_told_apart() -> None:
     for number, kind in ((errno.ENOSPC, OutputFull), (errno.EDQUOT, OutputFull), (errno.EROFS, OutputBlocked)):
-        with pytest.raises(kind), publish.output_errors():
+        with (
+            pytest.raises(kind, match=rf"\({errno.errorcode[number]}: {os.strerror(number)}\)"),
+            publish.output_errors(),
+        ):
             raise OSError(number, os.strerror(number))
 
 
@@ -227,6 +230,32 @@ def test_sweeping_takes_old_temporary_files_only(tmp_path: Path) -> None:
     removed = publish.sweep_temporaries(tmp_path, older_than_s=3600)
     assert removed == [os.path.join(b"a", os.fsencode(old.name))]
     assert sorted(folder.iterdir()) == sorted([young, foreign])
+
+
+def test_sweeping_does_not_leave_by_a_link_that_replaces_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, outside, base = tmp_path / "output", tmp_path / "outside", os.fsdecode(names.temporary_name(1, 1))
+    for folder in (output / "a", outside):
+        folder.mkdir(parents=True)
+        (folder / base).touch()
+        os.utime(folder / base, (0, 0))
+    (tmp_path / "link").symlink_to(output)  # the root itself may be reached by one
+    swapped: list[bytes] = []
+
+    def swap(name: bytes) -> bool:
+        """Between the listing of the directory and the look at its file."""
+        if not swapped:
+            (output / "a").rename(output / "moved")
+            (output / "a").symlink_to(outside)
+        swapped.append(name)
+        return names.is_temporary(name)
+
+    monkeypatch.setattr(publish, "is_temporary", swap)
+    removed = publish.sweep_temporaries(tmp_path / "link", older_than_s=3600)
+    assert (outside / base).exists()
+    assert removed == [b"a/" + os.fsencode(base)]
+    assert publish.sweep_temporaries(tmp_path / "nowhere", older_than_s=0) == []
 
 
 def test_copying_an_existing_derivative(tmp_path: Path) -> None:
