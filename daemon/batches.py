@@ -17,6 +17,7 @@ from daemon import intake, scan
 from daemon.intake import NotTaken
 from daemon.stability import StabilityTracker
 from worker.files import Stamp
+from worker.meanings import in_words
 from worker.originals import open_below
 from worker.settings import RootSettings
 from worker.tables import FileState, display
@@ -25,7 +26,7 @@ from worker.tables import FileState, display
 LOOK_AGAIN_S: Final = 2.0
 #: what was read of a complete batch is kept for so long after the last question
 FORGET_S: Final = 600.0
-#: most missing or wrong files that a sentence names
+#: most missing or wrong files that the reason of each file that waits names
 NAMED: Final = 5
 MANIFEST_MAX_BYTES: Final = 64 << 20
 
@@ -64,8 +65,15 @@ class _Batch:
 class Gate:
     """Says which files of a root have to wait for the rest of their batch, and for what."""
 
-    def __init__(self, root: RootSettings, settle_s: float) -> None:
-        """`settle_s`: how long a listed file has to be quiet before it is compared with its manifest, in seconds."""
+    def __init__(self, root: RootSettings, settle_s: float, named: int = NAMED) -> None:
+        """Of one root.
+
+        Args:
+            root: its settings.
+            settle_s: how long a listed file has to be quiet before it is compared with its manifest, in seconds.
+            named: most missing or wrong files that a sentence names.
+        """
+        self._named = named
         self._root = os.fsencode(root.path)
         self._settings = root
         self.settle_s = settle_s
@@ -99,6 +107,12 @@ class Gate:
             return _blocked(f"It is not in {self._settings.batch_manifest} of its batch. Add it, or take it away.")
         return batch.wait
 
+    def lack(self, folder: bytes) -> str:
+        """What a batch lacks now, by a look at all of it; "" when it is complete. What settles is not waited for."""
+        batch = _Batch(folder, StabilityTracker(self.settle_s))
+        self._look(batch, lambda: True)
+        return batch.wait.reason if batch.wait is not None else ""
+
     def _forget(self, now_s: float) -> None:
         """Batches that are complete, or gone, and about which nobody asks any more."""
         for name, batch in list(self._batches.items()):
@@ -131,7 +145,7 @@ class Gate:
         except FileNotFoundError:
             return _blocked(f"Its batch waits for {name}."), frozenset()
         except (OSError, ValueError) as error:
-            why = scan.in_words(error) if isinstance(error, OSError) else error
+            why = in_words(error) if isinstance(error, OSError) else error
             return _blocked(f"{name} of its batch cannot be read ({why}). Correct it."), frozenset()
         return self._differences(batch, listed, go_on), frozenset(listed)
 
@@ -149,12 +163,19 @@ class Gate:
                 settling.append(path)
             elif found != sha256:
                 wrong.append(path)
-        told = "; ".join(filter(None, [_named("missing", missing), _named("not as listed", wrong)]))
+        told = "; ".join(filter(None, [self._some("missing", missing), self._some("not as listed", wrong)]))
         if told:
             return _blocked(f"Its batch is not what {name} says: {told}.")
         # quiet files settle without a further event: they are asked about again after the settle time
-        rest = f"Its batch has files that must be quiet first: {_named('settling', settling)}."
+        rest = f"Its batch has files that must be quiet first: {self._some('settling', settling)}."
         return NotTaken(FileState.SETTLING, rest) if settling else None
+
+    def _some(self, what: str, paths: list[bytes]) -> str:
+        if not paths:
+            return ""
+        more = len(paths) - self._named
+        rest = f" and {more} more (`photochrom why` of the folder names all)" if more > 0 else ""
+        return f"{what}: {', '.join(display(path) for path in paths[: self._named])}{rest}"
 
     def _is_being_written(self, batch: _Batch) -> bool:
         """Whether the manifest may still grow: sha256sum reads long between two lines."""
@@ -272,10 +293,3 @@ def parse_manifest(content: bytes) -> dict[bytes, str]:
 
 def _blocked(reason: str) -> NotTaken:
     return NotTaken(FileState.BLOCKED, reason)
-
-
-def _named(what: str, paths: list[bytes]) -> str:
-    if not paths:
-        return ""
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return f"{what}: {', '.join(display(path) for path in paths[:NAMED])}{more}"

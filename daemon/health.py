@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from daemon.broker import check_broker
 from daemon.questions import as_json, record
-from worker import files, leases, training_runs
+from worker import files, leases, meanings, training_runs
 from worker.answers import ask
 from worker.database_errors import in_words
 from worker.db import Database, after
@@ -190,7 +190,8 @@ def _disks(settings: Settings) -> Iterator[Sign]:
             free = ask(folder, partial(shutil.disk_usage, folder)).free
             writable = ask(folder, partial(os.access, folder, os.W_OK))
         except OSError as error:
-            yield Sign(f"disk {folder}", False, f"cannot be looked at: {error.strerror}. Mount or create it.")
+            why = meanings.in_words(error)
+            yield Sign(f"disk {folder}", False, f"cannot be looked at ({why}). Mount or create it.")
             continue
         ok = writable and free >= LOW_SPACE_BYTES
         advice = "" if ok else " Free some space." if writable else " It cannot be written: correct its permissions."

@@ -14,8 +14,8 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-from daemon.scan import in_words
 from worker.files import Stamp
+from worker.meanings import in_words
 from worker.originals import open_below
 from worker.tables import FileState
 

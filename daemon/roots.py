@@ -17,6 +17,7 @@ from typing import Literal
 from worker.answers import ask
 from worker.db import Database
 from worker.errors import OutputUnwritable, RootMissing, RootsOverlap, SetupError
+from worker.meanings import in_words
 from worker.mounts import UNKNOWN, Mount, is_within, mount_of, mounts_below
 from worker.settings import CURATED_ROOT, RootSettings, Settings
 
@@ -145,7 +146,7 @@ def _source_fault(path: Path) -> SetupError | None:
             "mount it, or name another with --inbox."
         )
     except OSError as error:  # a share whose server is gone, say
-        return RootMissing(f"The watched folder {path} cannot be reached ({error.strerror}). Mount it again.")
+        return RootMissing(f"The watched folder {path} cannot be reached ({in_words(error)}). Mount it again.")
 
 
 def _seen_fault(path: Path) -> SetupError | None:
@@ -200,7 +201,7 @@ def _seen_output_fault(path: Path) -> SetupError | None:
 
 def _unwritable(path: Path, error: OSError) -> SetupError:
     return OutputUnwritable(
-        f"Nothing can be written to the output folder {path} ({error.strerror}). Correct its "
+        f"Nothing can be written to the output folder {path} ({in_words(error)}). Correct its "
         "permissions or the mount, or name another with --output."
     )
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from daemon.ignoring import Ignored, by_file
 from worker.files import Stamp
+from worker.meanings import in_words
 
 #: names that are never scans, of files and of directories (case does not matter)
 IGNORED_NAMES: Final = (
@@ -106,11 +107,6 @@ def list_directory(root: bytes, directory: bytes) -> Listing:
     except OSError as error:
         listing.complete, listing.error = False, in_words(error)
     return listing
-
-
-def in_words(error: OSError) -> str:
-    """An error of the system by its name and its words: `EACCES: Permission denied`."""
-    return f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"
 
 
 def is_gone(root: bytes, directory: bytes) -> bool:

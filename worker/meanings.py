@@ -60,6 +60,12 @@ def _lacks_memory(error: BaseException) -> bool:
     return _SAYS_SO.search(str(error)) is not None
 
 
+def in_words(error: OSError) -> str:
+    """An error of the system by its name and its words: `EACCES: Permission denied`."""
+    words = error.strerror or str(error)
+    return words if error.errno is None else f"{errno.errorcode.get(error.errno, '?')}: {words}"
+
+
 def out_of_memory(error: BaseException) -> MemoryExceeded:
     """The error of a job whose allocation failed."""
     words = " ".join(str(error).split()) or type(error).__name__  # libvips' go over several lines
@@ -82,10 +88,11 @@ def from_os_error(error: OSError) -> PhotochromError:
     """An error of the operating system that no room has named: the scan is not to blame for a disk or a share."""
     if wants_memory(error):
         return out_of_memory(error)
+    words = in_words(error) + (f" ({error.filename!r})" if error.filename else "")
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return OutputFull(f"No space left: {error}. Free some; the job goes on by itself.")
+        return OutputFull(f"No space left: {words}. Free some; the job goes on by itself.")
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return OutputBlocked(f"{error}. Grant the permission; the job goes on by itself.")
+        return OutputBlocked(f"{words}. Grant the permission; the job goes on by itself.")
     if error.errno in {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}:
-        return ScanUnreadable(f"{error}. Check the disk or share; the job goes on by itself.")
-    return PhotochromError(f"{type(error).__name__}: {error}")
+        return ScanUnreadable(f"{words}. Check the disk or share; the job goes on by itself.")
+    return PhotochromError(f"{type(error).__name__}: {words}")

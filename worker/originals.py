@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from worker.errors import ScanUnreadable, ScanVanished
+from worker.meanings import in_words
 from worker.tables import absolute, display
 
 #: a descriptor that only leads on (O_PATH) needs no right to list the directory, as a path would not
@@ -54,7 +55,7 @@ def open_original(root: bytes, path: bytes) -> Iterator[int]:
     """A descriptor of an original: read-only, never through a link below its root.
 
     Raises:
-        ScanVanished: the file is gone.
+        ScanVanished: the file is gone, or a link has taken its place.
         ScanUnreadable: the root is gone, or the file may not be read.
     """
     if not os.path.isdir(root):
@@ -62,11 +63,11 @@ def open_original(root: bytes, path: bytes) -> Iterator[int]:
     full = absolute(root, path)
     try:
         fd = open_below(root, path)
-    except FileNotFoundError as error:
-        why = "is reached through a link, which is not followed" if os.path.lexists(full) else "was gone"
-        raise ScanVanished(f"{display(full)} {why} when its turn came. Put it back and it is taken.") from error
     except OSError as error:
-        raise ScanUnreadable(f"{display(full)} cannot be opened: {error.strerror}. It is tried again.") from error
+        if error.errno in _NO_WAY:
+            why = "was a link or behind one, which is not followed," if os.path.lexists(full) else "was gone"
+            raise ScanVanished(f"{display(full)} {why} when its turn came. Put it back and it is taken.") from error
+        raise ScanUnreadable(f"{display(full)} cannot be opened ({in_words(error)}). It is tried again.") from error
     try:
         yield fd
     finally:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from worker.errors import OutputBlocked, OutputError, OutputFull
-from worker.meanings import out_of_memory, wants_memory
+from worker.meanings import in_words, out_of_memory, wants_memory
 
 _BLOCK_BYTES: Final = 1 << 20
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,7 +38,7 @@ def output_errors() -> Iterator[None]:
     except OSError as error:
         if wants_memory(error):
             raise out_of_memory(error) from error
-        reason = error.strerror or str(error)
+        reason = in_words(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputFull(
                 f"No room for the derivative ({reason}). Free some space; the job goes on by itself."

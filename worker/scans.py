@@ -21,6 +21,7 @@ from worker.decoders import decode, set_up_libvips
 from worker.errors import ScanError, ScanTruncated, ScanUnreadable, ScanUnsupported, ScanVanished
 from worker.header import Header
 from worker.headers import read_header
+from worker.meanings import in_words
 from worker.survey import survey
 from worker.whole_decoders import needs_whole_page
 
@@ -187,7 +188,8 @@ def _descriptor(source: Source) -> tuple[int, bool]:
     except FileNotFoundError as error:
         raise ScanVanished(f"There is no file {os.fsdecode(source)!r}: check the name.") from error
     except OSError as error:
-        raise ScanUnreadable(f"{os.fsdecode(source)!r} cannot be read ({error.strerror}): check its rights.") from error
+        why = in_words(error)
+        raise ScanUnreadable(f"{os.fsdecode(source)!r} cannot be read ({why}): check its rights.") from error
 
 
 @contextlib.contextmanager
@@ -211,7 +213,7 @@ def reader(descriptor: int, size: int) -> Callable[[int, int], bytes]:
         try:
             return os.pread(descriptor, min(count, size - offset), offset)
         except OSError as error:
-            raise ScanUnreadable(f"The file cannot be read ({error.strerror}): check the drive or share.") from error
+            raise ScanUnreadable(f"The file cannot be read ({in_words(error)}): check the drive or share.") from error
 
     return read
 

@@ -1,6 +1,7 @@
 """A lack of memory is known whoever says so; nothing else is taken for one."""
 
 import errno
+import os
 import sqlite3
 
 import cv2
@@ -86,6 +87,13 @@ def test_opencv_says_it_by_its_code() -> None:
 )
 def test_other_errors_are_not_about_memory(error: Exception) -> None:
     assert not meanings.wants_memory(error)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EBADF])
+def test_an_error_of_the_system_is_told_by_name_and_words(number: int) -> None:
+    told = str(meanings.from_os_error(OSError(number, os.strerror(number), "/out/a.tif")))
+    assert f"{errno.errorcode[number]}: {os.strerror(number)} ('/out/a.tif')" in told
+    assert meanings.in_words(OSError("no name for it")) == "no name for it"
 
 
 def test_a_database_that_fails_is_no_strike_against_the_scan() -> None:

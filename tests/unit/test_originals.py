@@ -1,5 +1,6 @@
 """Originals are opened part by part: no link below the root is followed, whenever it came there."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_a_file_is_read_where_it_lies_and_the_root_may_be_a_link(root: Path, tmp
 
 def test_a_link_in_the_place_of_a_folder_is_not_followed(root: Path) -> None:
     _swap_for_a_link(root)
-    with pytest.raises(ScanVanished, match="through a link, which is not followed"):
+    with pytest.raises(ScanVanished, match="a link or behind one, which is not followed"):
         _read(root, b"1911/box/plate.tif")
 
 
@@ -59,8 +60,17 @@ def test_a_link_that_comes_in_between_is_not_followed(root: Path, monkeypatch: p
 
 def test_a_file_that_is_a_link_is_not_followed(root: Path) -> None:
     (root / "link.tif").symlink_to("1911/box/plate.tif")
-    with pytest.raises(ScanUnreadable, match="cannot be opened"):
+    with pytest.raises(ScanVanished, match="a link or behind one, which is not followed"):
         _read(root, b"link.tif")
+
+
+def test_a_file_that_may_not_be_opened_is_waited_for_and_says_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ScanUnreadable, match=r"cannot be opened \(EACCES: Permission denied\)"):
+        _read(root, b"1911/box/plate.tif")
 
 
 @pytest.mark.parametrize(
