@@ -26,6 +26,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @contextlib.contextmanager
 def hung(path: Path) -> Iterator[None]:
     """Mount it over a folder, in the mount namespace of this thread; at the end everything that waits fails."""
+    with opened(path):
+        yield
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A FUSE file system over a folder, of which nothing is answered yet but that it is there: its server's side."""
     try:
         server = os.open(_FUSE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -34,7 +41,7 @@ def hung(path: Path) -> Iterator[None]:
         _mount(server, path)
         try:
             _say_hello(server)
-            yield
+            yield server
         finally:
             _libc.umount2(os.fsencode(path), _MNT_DETACH)
     finally:

@@ -102,16 +102,6 @@ def test_quota(disks: Plant, cell: Cell) -> None:
     assert_invariants(disks, originals, "quota")
 
 
-@pytest.mark.parametrize("error", ["EIO", "ESTALE"])
-def test_source_does_not_read(disks: Plant, cell: Cell, error: str) -> None:
-    disks.arm("reading", f"raise {error}")
-    originals = disks.drop(f"read-{error}", 1)
-    began = disks.hit("reading")
-    cell.recovered(f"{error} while the scan is read", disks.settle(f"read-{error}", 1) - began)
-    no_strikes(disks, f"read-{error}")
-    assert_invariants(disks, originals, f"read-{error}")
-
-
 def test_output_read_only(disks: Plant, cell: Cell) -> None:
     mount("-o", "remount,ro", disks.output)
     originals = disks.drop("erofs", 2)
