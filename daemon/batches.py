@@ -6,6 +6,7 @@ every answer comes from a look at the folder, so that a restart changes nothing.
 """
 
 import codecs
+import collections
 import dataclasses
 import os
 import re
@@ -66,13 +67,7 @@ class Gate:
     """Says which files of a root have to wait for the rest of their batch, and for what."""
 
     def __init__(self, root: RootSettings, settle_s: float, named: int = NAMED) -> None:
-        """Of one root.
-
-        Args:
-            root: its settings.
-            settle_s: how long a listed file has to be quiet before it is compared with its manifest, in seconds.
-            named: most missing or wrong files that a sentence names.
-        """
+        """`settle_s`: how long a listed file has to be quiet before it is compared, in seconds; `named`: see `NAMED`."""
         self._named = named
         self._root = os.fsencode(root.path)
         self._settings = root
@@ -108,7 +103,7 @@ class Gate:
         return batch.wait
 
     def lack(self, folder: bytes) -> str:
-        """What a batch lacks now, by a look at all of it; "" when it is complete. What settles is not waited for."""
+        """What a batch lacks now, by a look at all of it; "" when it is complete."""
         batch = _Batch(folder, StabilityTracker(self.settle_s))
         self._look(batch, lambda: True)
         return batch.wait.reason if batch.wait is not None else ""
@@ -152,29 +147,35 @@ class Gate:
     def _differences(self, batch: _Batch, listed: Mapping[bytes, str], go_on: GoOn) -> NotTaken | None:
         name = self._settings.batch_manifest
         batch.hashes = {path: known for path, known in batch.hashes.items() if path in listed}
-        missing, wrong, settling = [], [], []
+        found = collections.defaultdict[str, list[bytes]](list)
         for path, sha256 in listed.items():
-            try:
-                found = self._sha256(batch, path, go_on)
-            except OSError:
-                missing.append(path)
-                continue
-            if found is None:
-                settling.append(path)
-            elif found != sha256:
-                wrong.append(path)
-        told = "; ".join(filter(None, [self._some("missing", missing), self._some("not as listed", wrong)]))
-        if told:
-            return _blocked(f"Its batch is not what {name} says: {told}.")
+            found[self._compared(batch, path, sha256, go_on)].append(path)
+        wrong = {what: found[what] for what in ("missing", "unreadable", "not as listed") if found[what]}
+        if wrong:
+            told = "; ".join(self._some(what, paths) for what, paths in wrong.items())
+            cut = any(len(paths) > self._named for paths in wrong.values())
+            rest = " `photochrom why` of its folder names all." if cut else ""
+            return _blocked(f"Its batch is not what {name} says: {told}.{rest}")
+        if not found["settling"]:
+            return None
         # quiet files settle without a further event: they are asked about again after the settle time
-        rest = f"Its batch has files that must be quiet first: {self._some('settling', settling)}."
-        return NotTaken(FileState.SETTLING, rest) if settling else None
+        rest = f"Its batch has files that must be quiet first: {self._some('settling', found['settling'])}."
+        return NotTaken(FileState.SETTLING, rest)
+
+    def _compared(self, batch: _Batch, path: bytes, sha256: str, go_on: GoOn) -> str:
+        try:
+            found = self._sha256(batch, path, go_on)
+        except (FileNotFoundError, NotADirectoryError):
+            return "missing"
+        except OSError:
+            return "unreadable"
+        if found is None:
+            return "settling"
+        return "as listed" if found == sha256 else "not as listed"
 
     def _some(self, what: str, paths: list[bytes]) -> str:
-        if not paths:
-            return ""
         more = len(paths) - self._named
-        rest = f" and {more} more (`photochrom why` of the folder names all)" if more > 0 else ""
+        rest = f" and {more} more" if more > 0 else ""
         return f"{what}: {', '.join(display(path) for path in paths[: self._named])}{rest}"
 
     def _is_being_written(self, batch: _Batch) -> bool:

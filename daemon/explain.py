@@ -3,11 +3,13 @@
 import errno
 import os
 import stat
+import sys
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon import scan
+from daemon.batches import Gate
 from daemon.explain_job import job_sentence
 from daemon.explain_output import outside
 from daemon.explanation import Explanation, at, error_words, explained, look_at, state_words
@@ -47,7 +49,7 @@ def why(session: Session, settings: Settings, path: bytes) -> Explanation:
         return explained(full, FileState.BLOCKED, f"Blocked by {error_words(seen)}: it cannot even be looked at.", row)
     unfit = _not_a_file(full, seen, row)
     if unfit is not None:
-        return unfit
+        return (_batch(session, settings, full, name, relative) if is_folder else None) or unfit
     if row is None or (row.state is FileState.VANISHED and seen is not None):
         return _unseen(full, root_path, relative, root, settings)
     return _recorded(session, settings, full, seen, row)
@@ -109,6 +111,21 @@ def _not_a_file(full: bytes, seen: os.stat_result | None, row: SourceFile | None
         kind = "a symbolic link" if stat.S_ISLNK(seen.st_mode) else "a fifo, socket or device"
         return explained(full, FileState.IGNORED, f"Ignored: it is {kind}; only regular files are taken.")
     return None
+
+
+def _batch(session: Session, settings: Settings, full: bytes, name: str, relative: bytes) -> Explanation | None:
+    """What a folder that is taken as a whole lacks, by a look at it: all of it, where its files name the first few."""
+    root = next((root for root in settings.all_roots if root.key == name and root.batch), None)
+    if root is None or not relative or b"/" in relative:
+        return None
+    session.rollback()  # reading it may take long, and needs no transaction
+    try:
+        lack = Gate(root, settle_s=0.0, named=sys.maxsize).lack(relative)
+    except OSError as error:
+        lack = f"It cannot be read: {error_words(error)}."
+    if lack:
+        return explained(full, "folder", f"It is a folder that is taken as a whole; what comes into it waits. {lack}")
+    return explained(full, "folder", "It is a folder that is taken as a whole, and complete; ask about a file in it.")
 
 
 def _unseen(full: bytes, root_path: bytes, relative: bytes, root: Root | None, settings: Settings) -> Explanation:

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 from daemon import batch_report
 from daemon.batch_report import Reporter
 from daemon.batches import Gate, parse_manifest
+from daemon.explain import why
 from daemon.reconcile import Reconciler
 from worker import files, jobs
 from worker.db import Database, after
 from worker.errors import ScanBroken
 from worker.fixity import manifest_line
-from worker.settings import RootSettings
+from worker.settings import RootSettings, Settings
 from worker.strikes import Strikes
 from worker.tables import FileState, Job, JobState, SourceFile
 
@@ -139,6 +140,31 @@ def test_a_manifest_releases_a_box(database: Database, folders: tuple[Path, Path
     assert "not in SHA256SUMS" in box.reason("box 1/wrong.png")
     assert states.pop("box 1/SHA256SUMS") == "ignored"
     assert set(states.values()) == {"submitted"}
+
+
+def test_why_of_a_box_names_all_that_is_missing_or_wrong(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="manifest")
+    missing, wrong = ([f"{kind} {number}.png" for number in range(8)] for kind in ("late", "wrong"))
+    for name in wrong:
+        box.put(f"box 1/{name}")
+    box.put("box 1/SHA256SUMS", "".join(f"{'0' * 64}  {name}\n" for name in missing + wrong).encode())
+    box.scan()
+    told = box.reason("box 1/wrong 0.png")
+    assert "late 4.png and 3 more; not as listed: wrong 0.png" in told
+    assert told.endswith("wrong 4.png and 3 more. `photochrom why` of its folder names all.")
+
+    def why_box() -> str:
+        with database.reading() as session:
+            return why(session, Settings(roots=(box.settings,)), os.fsencode(box.box)).sentence
+
+    assert why_box().endswith(f"says: missing: {', '.join(missing)}; not as listed: {', '.join(wrong)}.")
+    (box.box / missing[0]).symlink_to(wrong[0])
+    assert f"missing: {', '.join(missing[1:])}; unreadable: {missing[0]}; not as listed: " in why_box()
+    (box.box / "SHA256SUMS").unlink()
+    assert why_box().endswith("waits. Its batch waits for SHA256SUMS.")
+    box.put("box 1/SHA256SUMS", "".join(f"{hashlib.sha256(f'box 1/{name}'.encode()).hexdigest()}  {name}\n"
+                                        for name in wrong).encode())  # fmt: skip
+    assert "and complete" in why_box()
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")
