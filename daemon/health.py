@@ -24,7 +24,7 @@ from worker.errors import ExitCode, PhotochromError
 from worker.json_output import print_json
 from worker.overview import database_time, unreadable
 from worker.settings import Settings, load
-from worker.tables import Job, JobEvent, JobState, Root, RootState, display
+from worker.tables import Job, JobEvent, JobState, Root, RootState, SourceFile, display
 from worker.twins import due
 
 #: a full look may be late by so many intervals, and so long at the least
@@ -108,14 +108,14 @@ def _roots(session: Session, settings: Settings, now: dt.datetime) -> Iterator[S
     for wanted in settings.all_roots:
         root = known.pop(wanted.key, None)
         if root is not None:
-            yield _root(root, now, settings.scan_interval_s)
+            yield _root(session, root, now, max(LATE_SCANS * settings.scan_interval_s, LATE_S))
         else:
             yield Sign(f"root {wanted.path}", False, "nobody has ever watched it. Start `photochrom up` or `watch`.")
     for root in known.values():
         yield Sign(f"root {display(root.path)}", True, "in the record, but not in these settings; not looked at")
 
 
-def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
+def _root(session: Session, root: Root, now: dt.datetime, late_s: float) -> Sign:
     what = f"root {display(root.path)}"
     if root.state is RootState.OFFLINE:
         return Sign(what, False, f"offline: {root.reason}")
@@ -123,12 +123,23 @@ def _root(root: Root, now: dt.datetime, interval_s: float) -> Sign:
     if root.watcher is None or leases.ended_by(now, root.watcher_until, leases.LONGER_ELSEWHERE * files.ROOT_LEASE_S):
         return Sign(what, False, "nobody watches it. Start `photochrom up` or `photochrom watch`.", age_s)
     if age_s is None:
-        return Sign(what, True, "its first scan is under way")
+        return _first_scan(session, root, now, late_s)
     if root.reason:  # paused
         return Sign(what, False, root.reason, age_s)
-    late = age_s > max(LATE_SCANS * interval_s, LATE_S)
+    late = age_s > late_s
     advice = "; that is too long ago. Look at the watcher's log." if late else ""
     return Sign(what, not late, f"scanned completely {age_s:.0f} s ago, {root.files} files{advice}", age_s)
+
+
+def _first_scan(session: Session, root: Root, now: dt.datetime, late_s: float) -> Sign:
+    """It takes hours where all of a large archive is hashed in it; but one that goes on records what it comes to."""
+    what = f"root {display(root.path)}"
+    moved = session.scalar(sa.select(sa.func.max(SourceFile.since)).where(SourceFile.root == root.name))
+    idle_s = max(0.0, (now - moved).total_seconds()) if moved else None
+    if idle_s is None or idle_s <= late_s:
+        return Sign(what, True, "its first scan is under way", idle_s)
+    says = f"its first scan has not ended, and for {idle_s:.0f} s nothing was recorded. Look at the watcher's log."
+    return Sign(what, False, says, idle_s)
 
 
 def _unreadable(session: Session, settings: Settings) -> Sign:

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
+from daemon.broker import EmbeddedBroker
 from daemon.cli import main
 from worker import files, jobs, training_runs
 from worker.db import Database, after
@@ -182,6 +185,58 @@ def test_health_looks_end_to_end(root: Path, state_database: Database) -> None:
     health("root")
     change(Root, scanned_at=after(7200), watcher_until=after(7200))  # its watcher died, then the clock was put back
     health("root")
+
+
+@pytest.fixture
+def broker(state_dir: Path) -> Iterator[EmbeddedBroker]:
+    embedded = EmbeddedBroker(state_dir)
+    embedded.start()
+    yield embedded
+    embedded.stop()
+
+
+def test_health_is_well_with_a_broker_and_not_without(
+    root: Path, state_database: Database, broker: EmbeddedBroker
+) -> None:
+    asked = ask("health")
+    assert (asked.exit_code, "BAD" in asked.output) == (0, False), asked.output
+    assert json.loads(ask("health", "--json").stdout)["healthy"] is True
+    broker.stop()
+    asked = ask("health")
+    assert asked.exit_code == 13 and "BAD  broker: No broker answers at" in asked.output
+    assert asked.output.count("BAD") == 1
+
+
+@pytest.mark.parametrize("full", ["state", "output"])
+def test_health_knows_a_full_disk(
+    root: Path, state_database: Database, full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = {tmp_path / full: 3 << 20}
+    usage = SimpleNamespace(disk_usage=lambda folder: SimpleNamespace(free=free.get(folder, 1 << 40)))
+    monkeypatch.setattr("daemon.health.shutil", usage)
+    health("disk")
+    assert f"BAD  disk {tmp_path / full}: 3 MiB free. Free some space." in ask("health").output
+    free.clear()
+    health()
+
+
+def test_health_knows_a_first_scan_that_does_not_go_on(root: Path, state_database: Database) -> None:
+    """It hangs, or is begun again and again; one that comes to ever more files is well, however long it takes."""
+
+    def recorded(seconds_ago: float) -> None:
+        with state_database.writing() as session:
+            session.query(SourceFile).update({"since": after(-seconds_ago)})
+
+    with state_database.writing() as session:
+        session.query(Root).one().scanned_at = None
+    health()
+    submitted(state_database, root, "a.png")
+    recorded(1000)
+    health("root")
+    assert "its first scan has not ended, and for 10" in ask("health").output
+    recorded(100)
+    health()
+    assert "its first scan is under way" in ask("health").output
 
 
 def test_health_knows_a_folder_that_nobody_has_ever_watched(
