@@ -67,7 +67,7 @@ class Gate:
     """Says which files of a root have to wait for the rest of their batch, and for what."""
 
     def __init__(self, root: RootSettings, settle_s: float, named: int = NAMED) -> None:
-        """`settle_s`: how long a listed file has to be quiet before it is compared, in seconds; `named`: see `NAMED`."""
+        """`settle_s`: how long a listed file must be quiet before it is compared (s); `named`: see `NAMED`."""
         self._named = named
         self._root = os.fsencode(root.path)
         self._settings = root
