@@ -99,6 +99,29 @@ def test_a_share_hangs_under_a_job(base: Path, cell: Cell, point: str, what: str
     cell.recovered(f"one of two shares stops answering under a job ({what})", ended - began)
 
 
+@pytest.mark.parametrize(("point", "what"), [("claimed", "scans"), ("reading", "output")])
+def test_a_share_below_a_root_hangs_under_a_job(base: Path, cell: Cell, point: str, what: str) -> None:
+    """The root and the output answer all the while, and yet the only colouring process waits."""
+    with running_both(base) as (plant, second):
+        folder = second.output / "nas"
+        folder.mkdir(parents=True)
+        plant.arm(point, "stop")
+        originals = second.drop("nas", 1)
+        plant.hit(point)
+        (child,) = plant.coloring()
+        with hung(second.inbox / "nas" if what == "scans" else folder):
+            plant.calm()
+            wait_for(lambda: plant.coloring() not in ([], [child]), 60, "another process colours")
+            others_are_worked_off(plant, "beside")
+            (job,) = second.jobs("nas")
+            assert (job.failures, job.lost) == (0, int(job.state is JobState.RUNNING)), job.reason
+        began = time.time()
+        ended = second.settle("nas", 1)
+        assert {job.failures + job.lost for job in second.jobs()} == {0}, "a strike was counted"
+        assert_invariants(second, originals, "nas")
+    cell.recovered(f"a share mounted below one of two roots stops answering under a job ({what})", ended - began)
+
+
 def test_a_share_hangs_when_everything_starts_and_ends(base: Path, cell: Cell) -> None:
     with hung(base / "second"), running_both(base) as (plant, second):
         wait_for(lambda: second_is(plant, RootState.OFFLINE, SILENT), 60, "the root is offline")
