@@ -79,8 +79,7 @@ class Reconciler:
             go_on: asked after each listing, whether the folder is still the one that is meant.
 
         Returns:
-            Whether it was complete; not when `go_on()` turned false or the root was gone. What could not be looked at
-            is recorded as blocked.
+            Whether it was complete, but for what is recorded as blocked; not when `go_on()` turned false.
         """
         began_s, count = time.monotonic(), 0
         self._shares.note()
@@ -121,8 +120,7 @@ class Reconciler:
         with self._recording() as session:
             for path in touched:
                 if path in known:
-                    reason = "It was touched; it must be quiet first."
-                    files.put(session, known[path].id, FileState.SETTLING, reason)
+                    files.put(session, known[path].id, FileState.SETTLING, "It was touched; it must be quiet first.")
                 else:
                     files.found(session, self.name, path, listing.files[path])
             for path in gone:
@@ -172,9 +170,7 @@ class Reconciler:
         }
         if listing.error:
             logger.warning("directory_unreadable", extra={"directory": listing.directory, "why": listing.error})
-            blocked[listing.directory] = (
-                f"It cannot be listed ({listing.error}); what is in it is taken when it can be."
-            )
+            blocked[listing.directory] = f"It cannot be listed ({listing.error}); its files are taken when it can be."
         return blocked
 
     def _observe(self, path: bytes, stamp: files.Stamp, row: files.Known | None) -> bool:

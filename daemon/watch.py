@@ -24,11 +24,12 @@ from daemon.batches import Gate
 from daemon.dispatch import Dispatcher
 from daemon.events import Hints
 from daemon.reconcile import CuratedReconciler, Reconciler
-from worker import files
+from worker import files, leases
 from worker.answers import NoAnswer, ask
 from worker.db import Database, SchemaGuard, open_database, refuse_unmigrated
 from worker.errors import SetupError
 from worker.identity import is_known_again
+from worker.meanings import in_words
 from worker.mounts import Mount, mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings
@@ -93,8 +94,7 @@ class Watcher:
     """
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self.database = database
-        self.settings = settings
+        self.database, self.settings = database, settings
         boot = os.environ.get("PHOTOCHROM_WORKER") or socket.gethostname()  # `up` gives back what a dead one held
         self.name = f"{boot}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.refusal: SetupError | None = None
@@ -109,10 +109,9 @@ class Watcher:
         kind = CuratedReconciler if root.key == CURATED_ROOT else Reconciler
         gate = Gate(root, settle_s) if root.batch else None
         held = {"held": gate.held} if gate else {}
-        refuse = partial(files.refuse_another, name=root.key, watcher=self.name)
         reconciler = kind(
             self.database, root.key, os.fsencode(root.path), settle_s, PRIORITY[root.priority], model=root.model,
-            refuse=refuse, **held,
+            refuse=partial(leases.refuse_another, name=root.key, watcher=self.name), **held,
         )  # fmt: skip
         reporter = Reporter(self.database, root) if root.batch else None
         return Watched(root, roots.watch_mode(root, mount), Hints(root.path), reconciler, gate, reporter)
@@ -197,7 +196,7 @@ class Watcher:
             why = f"The folder does not answer (for {error.for_s:.0f} s): its server, its disk or the network is down."
             self._missing(root, f"{why} It goes on by itself when it answers.")
         except OSError as error:
-            self._missing(root, f"The folder is not there ({error.strerror}). Mount it or create it again.")
+            self._missing(root, f"The folder is not there ({in_words(error)}). Mount it or create it again.")
         return None
 
     def _identified(self, root: Watched) -> roots.RootIdentity | None:
@@ -206,21 +205,19 @@ class Watcher:
         Raises:
             OSError: it is not there, or does not answer for as long as the right to watch it lasts.
         """
-        name, folder = root.settings.key, root.settings.path
-        identity, mount = ask(folder, lambda: (roots.identity(folder), mount_of(folder)), files.ROOT_LEASE_S)
+        name, folder, lease_s = root.settings.key, root.settings.path, files.ROOT_LEASE_S
+        identity, mount = ask(folder, lambda: (roots.identity(folder), mount_of(folder)), lease_s)
         if not root.online:
             if fault := roots.unfit(root.settings, self.settings):
                 self._missing(root, str(fault))
                 return None
             self._fit(root, mount)
         path, now = os.fsencode(folder), {**dataclasses.asdict(identity), "no_events": root.hints.none_left}
-        known_again = ask(
-            folder, lambda: is_known_again(self.database, name, path, now, mount.fs_type), files.ROOT_LEASE_S
-        )
+        known_again = ask(folder, lambda: is_known_again(self.database, name, path, now, mount.fs_type), lease_s)
         with self.database.writing() as session:
             row = files.watch_root(
                 session, name=name, path=path, output=_output(root.settings), mode=root.mode, fs_type=mount.fs_type,
-                identity=now, watcher=self.name, lease_s=files.ROOT_LEASE_S,
+                identity=now, watcher=self.name, lease_s=lease_s,
                 trouble=self.dispatcher.paused.get(name, ""), known_again=known_again,
             )  # fmt: skip
             return identity if row is not None and row.state is RootState.ONLINE else None
@@ -235,7 +232,7 @@ class Watcher:
         """A root that appears may lie on another file system than the empty place where it was missing."""
         root.mode = roots.watch_mode(root.settings, mount)
         root.reconciler.tracker.settle_s = roots.settle_time_s(root.settings, mount, self.settings)
-        if root.gate is not None:
+        if root.gate:
             root.gate.settle_s = root.reconciler.tracker.settle_s
 
     def _is_there(self, root: Watched) -> bool:
@@ -271,8 +268,8 @@ class Watcher:
             regular_s = root.next_scan_s
         if self._is_there(root):
             root.reconciler.take_settled(go_on)
-        else:
-            root.hints.gap.set()  # whatever was not looked at is looked at when it is back
+        else:  # whatever was not looked at is looked at when it is back
+            root.hints.gap.set()
         root.next_scan_s = regular_s
 
 
@@ -297,7 +294,7 @@ def _survive(step: Callable[[], object]) -> None:
         logger.warning("database_unavailable", extra={"why": str(error.__cause__ or error)})
     except NoAnswer as error:
         logger.warning("no_answer", extra={"why": str(error)})
-    except files.WatchedByAnother as error:
+    except leases.WatchedByAnother as error:
         logger.warning("watched_by_another", extra={"why": str(error)})
     except Exception:
         logger.exception("step_failed")

@@ -110,21 +110,6 @@ def _is_free_for(watcher: str, lease_s: float) -> sa.ColumnElement[bool]:
     return sa.or_(Root.watcher.is_(None), Root.watcher == watcher, void)
 
 
-class WatchedByAnother(Exception):
-    """The right to watch a root was lost; nothing that was seen in it may be recorded any more."""
-
-
-def refuse_another(session: Session, name: str, watcher: str) -> None:
-    """Hold on to the right to watch a root until the transaction ends.
-
-    Raises:
-        WatchedByAnother: another daemon has it: ours was stopped for longer than it lasts, and what it saw is old.
-    """
-    ours = sa.update(Root).where(Root.name == name, Root.watcher == watcher).values(watcher=watcher)
-    if session.execute(ours).rowcount != 1:  # type: ignore[attr-defined]
-        raise WatchedByAnother(f"Another daemon watches {name!r} now.")
-
-
 def accept_root(session: Session, name: str) -> bool:
     """Make the folder that was refused last the one of the record; False when none was refused."""
     root = session.get_one(Root, name)

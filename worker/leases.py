@@ -4,8 +4,10 @@ import datetime as dt
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from worker.db import after
+from worker.tables import Root
 
 #: where the length of a lease is a setting, another host may have set one longer, but hardly so many times
 LONGER_ELSEWHERE: Final = 10
@@ -24,3 +26,18 @@ def is_void(lease_until: Any, longest_s: float) -> sa.ColumnElement[bool]:
 def ended_by(now: dt.datetime, lease_until: dt.datetime | None, longest_s: float) -> bool:
     """The same of a value that was read, at the database's time `now`; no lease is one that has ended."""
     return lease_until is None or not now <= lease_until <= now + dt.timedelta(seconds=longest_s)
+
+
+class WatchedByAnother(Exception):
+    """The right to watch a root was lost; nothing that was seen in it may be recorded any more."""
+
+
+def refuse_another(session: Session, name: str, watcher: str) -> None:
+    """Hold on to the right to watch a root until the transaction ends.
+
+    Raises:
+        WatchedByAnother: another daemon has it: ours was stopped for longer than it lasts, and what it saw is old.
+    """
+    ours = sa.update(Root).where(Root.name == name, Root.watcher == watcher).values(watcher=watcher)
+    if session.execute(ours).rowcount != 1:  # type: ignore[attr-defined]
+        raise WatchedByAnother(f"Another daemon watches {name!r} now.")

@@ -42,7 +42,7 @@ def test_a_missing_root_is_shown_and_taken_when_it_appears(watcher: Watcher, tmp
     watcher.hold()
     assert row(watcher, "there").state is RootState.ONLINE
     missing = row(watcher, "away")
-    assert missing.state is RootState.OFFLINE and missing.reason.startswith("The folder is not there (No such file")
+    assert missing.state is RootState.OFFLINE and missing.reason.startswith("The folder is not there (ENOENT: ")
     assert missing.path == os.fsencode(tmp_path / "away")
     (tmp_path / "away").mkdir()
     watcher.hold()

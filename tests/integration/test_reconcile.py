@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from daemon import intake, reconcile, scan
 from daemon.events import Hints
 from daemon.reconcile import Reconciler
-from worker import files, jobs, mounts
+from worker import files, jobs, leases, mounts
 from worker.db import Database
 from worker.errors import ScanVanished
 from worker.overview import blocked_files
@@ -557,15 +557,15 @@ def test_a_watcher_that_lost_its_right_while_it_was_stopped_records_nothing(fold
     first = folder.put("a.png", PNG + b"old")
     folder.look()
     first.write_bytes(PNG + b"newer")
-    folder.reconciler._refuse = partial(files.refuse_another, name="r", watcher="me")
+    folder.reconciler._refuse = partial(leases.refuse_another, name="r", watcher="me")
     folder.scan()
     before = folder.row("a.png")
     with folder.database.writing() as session:
         session.execute(sa.update(Root).values(watcher="other"))
-    with pytest.raises(files.WatchedByAnother):
+    with pytest.raises(leases.WatchedByAnother):
         folder.take()
     folder.put("b.png")
-    with pytest.raises(files.WatchedByAnother):
+    with pytest.raises(leases.WatchedByAnother):
         folder.reconciler.full_scan(lambda: True)
     after = folder.row("a.png")
     assert folder.states() == {"a.png": "settling"}
