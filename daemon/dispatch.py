@@ -46,12 +46,7 @@ class Dispatcher:
         self.make_room()
         try:
             broker_empty = queue.waiting() == 0
-            with self.database.writing() as session:
-                due = outbox.to_dispatch(
-                    session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S,
-                    paused={*self.paused, *self.unseen},
-                )  # fmt: skip
-                outbox.mark_dispatched(session, [job.id for job in due])
+            due = self._mark_due(broker_empty)
             if due:
                 fault.point("marked")
             self._send(due)
@@ -64,6 +59,19 @@ class Dispatcher:
             logger.warning("broker_back")
         self._down = False
         return len(due)
+
+    def _mark_due(self, broker_empty: bool) -> list[Job]:
+        """Note that messages for the jobs that are due are about to be sent. Nobody waits while they are found."""
+        with self.database.reading() as session:
+            found = outbox.to_dispatch(
+                session, in_flight=self.settings.in_flight, broker_empty=broker_empty, grace_s=GRACE_S,
+                paused={*self.paused, *self.unseen},
+            )  # fmt: skip
+        if not found:
+            return []
+        with self.database.writing() as session:
+            marked = outbox.mark_dispatched(session, [job.id for job in found])
+        return [job for job in found if job.id in marked]
 
     def make_room(self) -> None:
         """See which roots have to pause until there is room on their disks again, or an answer from them."""

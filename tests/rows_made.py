@@ -3,7 +3,7 @@
 import os
 
 from worker.files import Stamp
-from worker.tables import FileState, SourceFile, display
+from worker.tables import FileState, Root, RootState, SourceFile, display
 
 
 def source_file(path: bytes = b"a.tif", root: str = "archive", **changes: object) -> SourceFile:
@@ -13,3 +13,8 @@ def source_file(path: bytes = b"a.tif", root: str = "archive", **changes: object
         root=root, directory=os.path.dirname(path), path=path, display_path=display(path), state=FileState.SETTLING,
         size_bytes=stamp.size_bytes, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode, **changes,
     )  # fmt: skip
+
+
+def watched(name: str = "archive", state: RootState = RootState.ONLINE) -> Root:
+    """A folder's row; `Session.merge` takes it as often as it is made."""
+    return Root(name=name, path=b"/in", output=b"/out", mode="scan", fs_type="", state=state, identity="{}", files=0)

@@ -28,7 +28,7 @@ def to_dispatch(
     """Jobs whose message should be sent now, most urgent and oldest first.
 
     That is: due and never sent; or sent, and the message is known to be lost. It is lost when the broker holds no
-    message any more, or when a job of the same priority that was sent later has been claimed already.
+    message any more, or when a job of the same or a less urgent priority that was sent later has been claimed already.
 
     Args:
         session: any session.
@@ -42,31 +42,42 @@ def to_dispatch(
     lost = sa.and_(old, sa.true() if broker_empty else _overtaken(session))
     # counted one by one: each has an index, which a question for either would not use
     running = session.scalar(_count().where(Job.state == JobState.RUNNING)) or 0
-    sent = session.scalar(_count().where(Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None), ~lost)) or 0
-    offline = sa.select(Root.name).where(Root.state == RootState.OFFLINE)
+    sent = session.scalar(_count().where(_is_out(), ~lost)) or 0
     room = in_flight - running - sent
     if room <= 0:
         return []
-    return session.scalars(
+    next_ones = (
         sa.select(Job)
         .where(Job.state == JobState.QUEUED, due(Job), sa.or_(Job.dispatched_at.is_(None), lost), ~elder_twin())
-        .where(Job.root.not_in(paused), Job.root.not_in(offline))
         .order_by(Job.priority, Job.id)
         .limit(room)
-    ).all()
+    )
+    # each root by its own part of an index: the backlog of one that has to wait is not read at every look
+    roots = sa.select(Root.name).where(Root.state != RootState.OFFLINE, Root.name.not_in(paused))
+    found = [job for root in session.scalars(roots).all() for job in session.scalars(next_ones.where(Job.root == root))]
+    return sorted(found, key=lambda job: (job.priority, job.id))[:room]
 
 
 def _count() -> sa.Select[int]:
     return sa.select(sa.func.count()).select_from(Job)
 
 
+def _is_out() -> sa.ColumnElement[bool]:
+    """A message was sent for it that a claim may follow: for a root that is offline none does, until it is back."""
+    offline = sa.select(Root.name).where(Root.state == RootState.OFFLINE)
+    return sa.and_(Job.state == JobState.QUEUED, Job.dispatched_at.is_not(None), Job.root.not_in(offline))
+
+
 def _overtaken(session: Session) -> sa.ColumnElement[bool]:
-    """Sent before a job of the same priority that has been claimed since it was sent (one look for all).
+    """Sent before a job of the same or a less urgent priority that has been claimed since (one look for all).
+
+    The broker hands out the most urgent first, and of those the oldest: while a message lies there, no later one that
+    is not more urgent is taken. A worker may have taken it and not yet claimed its job, which a process that is loading
+    the net does later than others claim theirs. Then it is sent twice, and the second finds nothing to claim.
 
     Only what was sent after the oldest message that is out can have overtaken it: few rows, however long the record.
     """
-    out = sa.select(sa.func.min(Job.dispatched_at)).where(Job.state == JobState.QUEUED)
-    oldest = session.scalar(out.where(Job.dispatched_at.is_not(None)))
+    oldest = session.scalar(sa.select(sa.func.min(Job.dispatched_at)).where(_is_out()))
     if oldest is None:
         return sa.false()
     newest = session.execute(
@@ -74,14 +85,13 @@ def _overtaken(session: Session) -> sa.ColumnElement[bool]:
         .where(Job.state.in_(CLAIMED), Job.dispatched_at > oldest, Job.started_at >= Job.dispatched_at)
         .group_by(Job.priority)
     )
-    return sa.or_(sa.false(), *(sa.and_(Job.priority == priority, Job.dispatched_at < at) for priority, at in newest))
+    return sa.or_(sa.false(), *(sa.and_(Job.priority <= priority, Job.dispatched_at < at) for priority, at in newest))
 
 
-def mark_dispatched(session: Session, job_ids: Collection[int]) -> None:
-    """Note that messages for these jobs are about to be sent."""
-    session.execute(
-        sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED).values(dispatched_at=after(0))
-    )
+def mark_dispatched(session: Session, job_ids: Collection[int]) -> set[int]:
+    """Note that messages are about to be sent for those of these jobs that are still due; returns them."""
+    still = sa.update(Job).where(Job.id.in_(job_ids), Job.state == JobState.QUEUED, due(Job))
+    return set(session.scalars(still.values(dispatched_at=after(0)).returning(Job.id)))
 
 
 def mark_undelivered(session: Session, job_ids: Collection[int]) -> None:

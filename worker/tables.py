@@ -131,10 +131,10 @@ class Job(Base):
             sqlite_where=sa.text("state <> 'superseded'"),
             postgresql_where=sa.text("state <> 'superseded'"),
         ),
-        sa.Index(None, "source_sha256", "variant"),
+        sa.Index(None, "source_sha256", "state", "variant", "id"),  # twins
         sa.Index(None, "output_path"),  # whose derivative is this? The root is left out: keys have a longest size
         sa.Index(None, "state", "id"),  # lists, a page at a time
-        sa.Index(None, "state", "priority", "id"),  # what is next
+        sa.Index(None, "state", "root", "priority", "id"),  # what is next
         sa.Index(None, "state", "dispatched_at"),  # what is in flight
         sa.Index(None, "state", "finished_at"),  # what ended since
     )

@@ -22,19 +22,12 @@ def due(job: Any) -> sa.ColumnElement[bool]:
     return sa.or_(job.not_before.is_(None), job.not_before <= after(0), job.started_at > after(0))
 
 
-def elder_twin() -> sa.Exists:
+def elder_twin() -> sa.ColumnElement[bool]:
     """An earlier job with the same bytes that is about to give a derivative to copy."""
     elder = aliased(Job)
-    return (
-        sa.exists()
-        .where(
-            elder.source_sha256 == Job.source_sha256,
-            elder.variant == Job.variant,
-            elder.id < Job.id,
-            _gives_soon(elder),
-        )
-        .correlate(Job)
-    )
+    same = (elder.source_sha256 == Job.source_sha256, elder.variant == Job.variant, elder.id < Job.id)
+    # asked for one state at a time, an index leaves out the twins that have ended, however many
+    return sa.or_(*(sa.exists().where(*same, soon).correlate(Job) for soon in _gives_soon(elder)))
 
 
 def elder_of(session: Session, job: Job) -> Job | None:
@@ -46,15 +39,15 @@ def elder_of(session: Session, job: Job) -> Job | None:
             elder.source_sha256 == job.source_sha256,
             elder.variant == job.variant,
             elder.id < job.id,
-            _gives_soon(elder),
+            sa.or_(*_gives_soon(elder)),
         )
         .order_by(elder.id)
         .limit(1)
     ).one_or_none()
 
 
-def _gives_soon(elder: Any) -> sa.ColumnElement[bool]:
-    return sa.or_(elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder)))
+def _gives_soon(elder: Any) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder))
 
 
 def twin_result(session: Session, job: Job, choices: Mapping[str, Any]) -> Job | None:

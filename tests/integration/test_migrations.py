@@ -96,7 +96,7 @@ def test_constraints_have_names(record: Database) -> None:
         keys = [key["name"] for key in inspector.get_foreign_keys(table)]
         assert None not in checks + keys, table
     indexes = {index["name"] for index in inspector.get_indexes("jobs")}
-    assert {"uq_jobs_live", "ix_jobs_output_path", "ix_jobs_source_sha256_variant"} <= indexes
+    assert {"uq_jobs_live", "ix_jobs_output_path", "ix_jobs_source_sha256_state_variant_id"} <= indexes
 
 
 def _head() -> str:

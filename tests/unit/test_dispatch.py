@@ -4,14 +4,17 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from rows_made import watched
+from sqlalchemy.orm import Session
 
 from daemon.dispatch import GRACE_S, Dispatcher
-from worker import jobs, queue
+from worker import jobs, outbox, queue
 from worker.db import Database, after
 from worker.errors import BrokerUnavailable
 from worker.settings import Settings
@@ -51,6 +54,7 @@ def broker(monkeypatch: pytest.MonkeyPatch, database: Database) -> Broker:
 def _jobs(database: Database, count: int, **changes: Any) -> list[int]:
     ids = []
     with database.writing() as session:
+        session.add(watched("r"))
         for number in range(count):
             file = SourceFile(
                 root="r", directory=b"", path=b"%d" % number, display_path=str(number), state=FileState.SUBMITTED,
@@ -76,6 +80,24 @@ def test_rows_are_marked_and_committed_before_their_messages_go(database: Databa
     assert (broker.sent, broker.marked) == (ids, [True] * 3)
     assert dispatcher.dispatch() == 0
     assert broker.sent == ids
+
+
+def test_nobody_waits_while_what_is_due_is_looked_for(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a long record it may take a while; what is claimed meanwhile gets no message, and is not marked."""
+    ids = _jobs(database, 2)
+    real = outbox.to_dispatch
+
+    def look(session: Session, **limits: Any) -> Sequence[Job]:
+        found = real(session, **limits)
+        with database.writing() as other:  # with a transaction of ours that writes it would be turned away
+            assert jobs.claim(other, ids[0], worker="w", device="CPU", host="h", model_version="v", lease_s=20)
+        return found
+
+    monkeypatch.setattr(outbox, "to_dispatch", look)
+    assert Dispatcher(database, Settings()).dispatch() == 1
+    assert broker.sent == ids[1:] == _dispatched(database)
 
 
 def test_no_more_go_out_than_may_fly(database: Database, broker: Broker) -> None:

@@ -4,17 +4,20 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from rows_made import watched
 
 from worker import jobs, outbox
 from worker.db import Database, after
-from worker.tables import FileState, Job, JobState, SourceFile
+from worker.tables import FileState, Job, JobState, Root, RootState, SourceFile
 
 
 def _job(database: Database, number: int, **changes: Any) -> int:
     with database.writing() as session:
-        path = b"%d.tif" % number
+        path, root = b"%d.tif" % number, changes.pop("root", "r")
+        if session.get(Root, root) is None:
+            session.add(watched(root))
         file = SourceFile(
-            root="r", directory=b"", path=path, display_path=path.decode(), state=FileState.SUBMITTED,
+            root=root, directory=b"", path=path, display_path=path.decode(), state=FileState.SUBMITTED,
             size_bytes=1, mtime_ns=1, ctime_ns=1, inode=1,
         )  # fmt: skip
         session.add(file)
@@ -24,6 +27,11 @@ def _job(database: Database, number: int, **changes: Any) -> int:
         if changes:
             session.execute(sa.update(Job).where(Job.id == job.id).values(**changes))
         return job.id
+
+
+def _set(database: Database, root: str, state: RootState) -> None:
+    with database.writing() as session:
+        session.get_one(Root, root).state = state
 
 
 def _due(database: Database, in_flight: int = 64, broker_empty: bool = False) -> list[int]:
@@ -102,11 +110,15 @@ def test_lost_messages_are_sent_again_and_do_not_count_as_flying(database: Datab
     assert _due(database, in_flight=3, broker_empty=True) == ids
 
 
-def test_a_message_is_lost_when_a_later_one_of_its_priority_was_claimed(database: Database) -> None:
+@pytest.mark.parametrize("priority", [3, 6])
+def test_a_message_is_lost_when_a_later_one_that_is_not_more_urgent_was_claimed(
+    database: Database, priority: int
+) -> None:
+    """A scan of everyday, before a backlog that keeps the broker from ever being empty."""
     lost = _job(database, 1, dispatched_at=after(-60))
     _job(database, 2, dispatched_at=after(-50), started_at=after(-40), state=JobState.RUNNING, priority=0)
-    assert _due(database) == [], "another priority overtakes rightly"
-    _job(database, 3, dispatched_at=after(-50), started_at=after(-40), state=JobState.DONE)
+    assert _due(database) == [], "what is more urgent overtakes rightly"
+    _job(database, 3, dispatched_at=after(-50), started_at=after(-40), state=JobState.DONE, priority=priority)
     assert _due(database) == [lost]
 
 
@@ -116,6 +128,25 @@ def test_a_message_is_not_lost_because_of_one_that_was_sent_earlier(database: Da
     # sent later, claimed before that by an earlier message of its own
     _job(database, 3, dispatched_at=after(-50), started_at=after(-90), state=JobState.RUNNING)
     assert _due(database) == []
+
+
+def test_messages_of_an_offline_root_fill_no_place_and_are_lost_only_when_it_is_back(database: Database) -> None:
+    """Whoever got one dropped it; while the root is away, what was claimed since is not read again at every look."""
+    stale = _job(database, 1, root="away", dispatched_at=after(-60))
+    claimed = {"dispatched_at": after(-50), "started_at": after(-40), "state": JobState.DONE}
+    _job(database, 2, **claimed)
+    new = _job(database, 3)
+    _set(database, "away", RootState.OFFLINE)
+    with database.reading() as session:
+        assert outbox._overtaken(session).compare(sa.false())
+    assert _due(database, in_flight=1) == [new]
+    _set(database, "away", RootState.ONLINE)
+    assert _due(database) == [stale, new]
+
+
+def test_each_root_s_next_jobs_are_merged_by_priority_then_age(database: Database) -> None:
+    ids = [_job(database, number, root="ab"[number % 2], priority=6 - 3 * (number > 3)) for number in range(6)]
+    assert _due(database, in_flight=5) == [*ids[4:], *ids[:3]]
 
 
 def test_a_twin_is_not_sent_while_its_elder_is_at_work(database: Database) -> None:
@@ -140,7 +171,7 @@ def test_a_job_that_moved_meanwhile_is_not_marked(database: Database) -> None:
     with database.writing() as session:
         assert jobs.claim(session, job_id, worker="w", device="CPU", host="h", model_version="v", lease_s=20)
         before = session.get_one(Job, job_id).dispatched_at
-        outbox.mark_dispatched(session, [job_id])
+        assert outbox.mark_dispatched(session, [job_id]) == set()
         outbox.mark_undelivered(session, [job_id])
         session.expire_all()
         assert session.get_one(Job, job_id).dispatched_at == before
