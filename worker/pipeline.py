@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from model import device
 from model.store import Store
 from worker import fault, jobs, limits, log, originals, publish, recovery, scans, sidecar, strikes, training_runs, twins
+from worker.answers import NoAnswer, ask
 from worker.db import Database, SchemaGuard, open_database
 from worker.deriving import derive, judge
 from worker.errors import (
@@ -267,20 +268,23 @@ def _publish(
 
 
 def _copy_twin(bench: Bench, job: Job, root: Root, twin: Job, replaces: set[str]) -> bool:
-    """Publish another job's derivative of the same bytes for this path too; False when it is not there any more."""
+    """Publish another job's derivative of the same bytes for this path too; False when it is out of reach now."""
     with bench.database.reading() as session:
         twin_root = session.get_one(Root, twin.root)
     if twin.output_path is None or twin.output_sha256 is None:
         return False
-    first = sidecar.read(twin_root.output, twin.output_path) if bench.settings.sidecar else {}
-    if first is None:
+    try:
+        first = ask(twin_root.output, functools.partial(sidecar.read, twin_root.output, twin.output_path))
+    except NoAnswer:  # whoever read the derivative would wait with that share
+        return False
+    if first is None and bench.settings.sidecar:
         return False
     with _publication(bench, job, root) as publication:
         if not publish.copy_into(publication, twin_root.output, twin.output_path, sha256=twin.output_sha256):
             return False
         extension = os.path.splitext(twin.output_path)[1]
         reason = f"The same bytes as job {twin.id}, whose derivative was copied."
-        about = functools.partial(sidecar.of_copy, first)
+        about = functools.partial(sidecar.of_copy, first or {})
         _publish(bench, job, publication, extension, replaces, JobState.DUPLICATE, reason, about,
                  duplicate_of=twin.id, pixels_sha256=twin.pixels_sha256, report=twin.report)  # fmt: skip
     return True

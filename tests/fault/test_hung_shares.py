@@ -3,6 +3,7 @@
 Nothing fails on such a share: every question to it, a stat even, waits until its server is back.
 """
 
+import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cells import RECOVERY_S, Cell
 from hung_share import hung
 from installation import wait_for
 from invariants import assert_invariants
+from manifests import manifest
 from mounts import own_mounts
 from plant import Plant
 from test_absent_roots import Second, both_of, kill_the_watcher, running_both, second_is
@@ -155,3 +157,22 @@ def test_an_output_hangs(base: Path, cell: Cell) -> None:
         assert_invariants(second, first, "first")
         assert_invariants(second, queued, "queued")
     cell.recovered("one of two outputs stops answering, and answers again", ended - began)
+
+
+def test_the_output_with_the_derivative_to_copy_hangs(base: Path, cell: Cell) -> None:
+    """The same bytes are coloured once more, instead of waiting with the share that has them in colour."""
+    with running_both(base) as (plant, second):
+        first = second.drop("first", 1)
+        second.settle("first", 1)
+        with hung(second.output):
+            began = time.time()
+            (plant.inbox / ".copy").mkdir()
+            shutil.copyfile(second.inbox / "first" / "0.png", plant.inbox / ".copy" / "0.png")
+            (plant.inbox / ".copy").rename(plant.inbox / "copy")
+            originals = manifest(plant.inbox / "copy")
+            ended = plant.settle("copy", 1)
+            (job,) = plant.jobs("copy")
+            assert (job.state, job.failures, job.lost) == (JobState.DONE, 0, 0)
+            assert_invariants(plant, originals, "copy")
+        assert_invariants(second, first, "first")
+    cell.recovered("the output with a derivative of the same bytes stops answering", ended - began)
