@@ -186,6 +186,7 @@ def fail(session: Session, job: Job, error: PhotochromError, rules: Strikes, tra
         return finish(session, job, JobState.SKIPPED, reason=message, **evidence)
     if error.settles is Settles.WAIT:
         pause_s = strikes.pause_without_strike_s(session, rules, job, error)
+        strikes.fold_waits(session, rules, job, error)
         note = f"{strikes.waits_for(error.code)} {message}"
         return _again(session, job, after(pause_s), f"Waits: {message}", note=note, **evidence)
     failures = job.failures + 1
@@ -203,18 +204,9 @@ def release(session: Session, job: Job, reason: str) -> Job:
 
 def _again(session: Session, job: Job, not_before: Any, reason: str, note: str = "", **fields: Any) -> Job:
     return _move(
-        session,
-        job.id,
-        JobState.QUEUED,
-        _held(job),
-        note=note or reason,
-        reason=reason,
-        lost=Job.lost - 1,
-        lease_until=None,
-        dispatched_at=None,
-        not_before=not_before,
-        **fields,
-    )
+        session, job.id, JobState.QUEUED, _held(job), note=note or reason, reason=reason, lost=Job.lost - 1,
+        lease_until=None, dispatched_at=None, not_before=not_before, **fields,
+    )  # fmt: skip
 
 
 def expire(

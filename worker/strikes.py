@@ -13,6 +13,8 @@ from worker.tables import Job, JobEvent, JobState
 TRACEBACK_TAIL_CHARS: Final = 4000
 #: what waits for a disk or a share is looked at again within the minute that a recovery may take
 LONGEST_WAIT_S: Final = 40.0
+#: moves that are looked at to count waits: enough for the shortest pause to grow to the longest
+LAST_MOVES: Final = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,18 @@ def pause_without_strike_s(session: Session, rules: Strikes, job: Job, error: Ph
     return min(rules.wait_s * 2 ** _waits_in_a_row(session, job, error), max(rules.wait_s, LONGEST_WAIT_S))
 
 
+def fold_waits(session: Session, rules: Strikes, job: Job, error: PhotochromError) -> None:
+    """Let a wait take the place of the one before it in the events, once the pause grows no more.
+
+    Scans that may not be read for weeks would add events without end. The first ones stay and say since when; the
+    last one's claim says how many there were.
+    """
+    waits = _waits_in_a_row(session, job, error)
+    if waits > 1 and rules.wait_s * 2**waits >= LONGEST_WAIT_S:
+        before = (JobEvent.job_id == job.id, JobEvent.claim_no == job.claim_no - 1)  # that claim, and its end
+        session.execute(sa.delete(JobEvent).where(*before))
+
+
 def waits_for(error_class: str) -> str:
     """How the note of a wait begins; by it the waits in a row are counted."""
     return f"waits ({error_class}):"
@@ -68,10 +82,9 @@ def waits_for(error_class: str) -> str:
 
 def _waits_in_a_row(session: Session, job: Job, error: PhotochromError) -> int:
     """How often this job has waited for the same thing already, and for nothing else in between."""
-    moves = session.execute(
-        sa.select(JobEvent.state, JobEvent.note).where(JobEvent.job_id == job.id).order_by(JobEvent.id.desc()).limit(16)
-    ).all()
-    waited = [note.startswith(waits_for(error.code)) for state, note in moves if state is not JobState.RUNNING]
+    moves = sa.select(JobEvent.state, JobEvent.note).where(JobEvent.job_id == job.id).order_by(JobEvent.id.desc())
+    last = session.execute(moves.limit(LAST_MOVES)).all()
+    waited = [note.startswith(waits_for(error.code)) for state, note in last if state is not JobState.RUNNING]
     return waited.index(False) if False in waited else len(waited)
 
 

@@ -179,7 +179,7 @@ class Job(Base):
 
 
 class JobEvent(Base):
-    """One move of a job; written in the same transaction."""
+    """One move of a job; written in the same transaction. Of many waits for the same thing the first and last stay."""
 
     __tablename__ = "job_events"
 

@@ -451,6 +451,31 @@ def test_a_wait_grows_while_its_reason_stays_and_never_shrinks_below_the_setting
     assert _pause_s(database, _waits(database, job_id, full, long)) == pytest.approx(90, abs=2)
 
 
+def test_a_scan_that_waits_for_weeks_has_few_events(database: Database) -> None:
+    """Claims of old and new waits stay told; what lies between two waits for the same thing is what they tell."""
+    job_id = _submit(database)
+    full, blocked = OutputFull("Full."), OutputBlocked("Forbidden.")
+    for _ in range(50):
+        _waits(database, job_id, full)
+    _waits(database, job_id, blocked)
+    for turn in range(50):
+        assert _pause_s(database, _waits(database, job_id, full)) == pytest.approx((10, 20, 40)[min(turn, 2)], abs=2)
+    claims = [claim_no for state, claim_no, _ in _events(database, job_id) if state == "running"]
+    assert claims == [1, 50, 51, 52, 101]
+    states = [state for state, _, _ in _events(database, job_id)]
+    assert states == ["queued", *["running", "queued"] * 5]
+
+
+@pytest.mark.parametrize("wait_s", [0.001, 10, 90])
+def test_events_stop_growing_whatever_the_first_pause_is(database: Database, wait_s: float) -> None:
+    job_id, counts = _submit(database), []
+    rules = dataclasses.replace(RULES, wait_s=wait_s)
+    for _ in range(24):
+        longest = _pause_s(database, _waits(database, job_id, OutputBlocked("Forbidden."), rules))
+        counts.append(len(_events(database, job_id)))
+    assert counts[-1] == counts[-6] and longest == pytest.approx(max(40, wait_s), abs=2)
+
+
 @pytest.mark.parametrize(
     ("error", "state", "failures"),
     [
