@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from worker.db import after
-from worker.tables import Job, JobState, Root
+from worker.tables import Job, JobState, Root, RootState
 
 #: where the report of a job that has not ended keeps the sha256 of what its derivative was about to replace
 THERE: Final = "there"
@@ -23,31 +23,28 @@ def due(job: Any) -> sa.ColumnElement[bool]:
 
 
 def elder_twin() -> sa.ColumnElement[bool]:
-    """An earlier job with the same bytes that is about to give a derivative to copy."""
-    elder = aliased(Job)
-    same = (elder.source_sha256 == Job.source_sha256, elder.variant == Job.variant, elder.id < Job.id)
+    """Another job with the same bytes that is about to give a derivative to copy.
+
+    One in the queue is an earlier one. One at work may be a later one, which began while the earlier one had to wait.
+    """
     # asked for one state at a time, an index leaves out the twins that have ended, however many
-    return sa.or_(*(sa.exists().where(*same, soon).correlate(Job) for soon in _gives_soon(elder)))
+    return sa.or_(*(sa.exists().where(gives).correlate(Job) for gives in _gives_soon(aliased(Job), Job)))
 
 
 def elder_of(session: Session, job: Job) -> Job | None:
     """The job that a queued one waits for, if any: the first that `elder_twin` finds."""
     elder = aliased(Job)
     return session.scalars(
-        sa.select(elder)
-        .where(
-            elder.source_sha256 == job.source_sha256,
-            elder.variant == job.variant,
-            elder.id < job.id,
-            sa.or_(*_gives_soon(elder)),
-        )
-        .order_by(elder.id)
-        .limit(1)
+        sa.select(elder).where(sa.or_(*_gives_soon(elder, job))).order_by(elder.id).limit(1)
     ).one_or_none()
 
 
-def _gives_soon(elder: Any) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    return elder.state == JobState.RUNNING, sa.and_(elder.state == JobState.QUEUED, due(elder))
+def _gives_soon(elder: Any, job: Any) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    """A twin of a queued job is at work; or an earlier one is in the queue, of a folder that is there and has room."""
+    same = sa.and_(elder.source_sha256 == job.source_sha256, elder.variant == job.variant)
+    held = sa.select(Root.name).where(sa.or_(Root.state == RootState.OFFLINE, Root.reason != ""))
+    waits = sa.and_(elder.state == JobState.QUEUED, elder.id < job.id, due(elder), elder.root.not_in(held))
+    return sa.and_(same, elder.state == JobState.RUNNING), sa.and_(same, waits)
 
 
 def twin_result(session: Session, job: Job, choices: Mapping[str, Any]) -> Job | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from rows_made import watched
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -350,6 +351,29 @@ def test_an_elder_that_waits_or_failed_holds_nobody_up(database: Database) -> No
     assert _claim(database, _submit(database, path=b"b.tif")) is not None
     _submit(database, path=b"c.tif", sha256=B, state=JobState.QUARANTINED)
     assert _claim(database, _submit(database, path=b"d.tif", sha256=B)) is not None
+
+
+@pytest.mark.parametrize("held", [{"state": RootState.OFFLINE}, {"reason": "Paused: its disk is full."}])
+def test_an_elder_whose_folder_is_away_or_full_holds_nobody_up(database: Database, held: dict[str, Any]) -> None:
+    """That may take weeks. Once back, the elder waits while the younger is at work: the net runs once."""
+    elder, younger = _submit(database), _submit(database, path=b"b.tif", root="elsewhere")
+    with database.writing() as session:
+        session.add(watched("archive"))
+        session.add(watched("elsewhere"))
+        session.execute(sa.update(Root).where(Root.name == "archive").values(**held))
+    with database.reading() as session:
+        assert twins.elder_of(session, session.get_one(Job, younger)) is None
+    job = _claim(database, younger)
+    assert job is not None
+    with database.writing() as session:
+        session.execute(sa.update(Root).values(state=RootState.ONLINE, reason=""))
+    assert _claim(database, elder) is None
+    with database.reading() as session:
+        found = twins.elder_of(session, session.get_one(Job, elder))
+        assert found is not None and found.id == younger
+    with database.writing() as session:
+        jobs.finish(session, job, JobState.DONE, reason="")
+    assert _claim(database, elder) is not None
 
 
 def test_a_twin_s_result_has_the_same_model_and_parameters(database: Database) -> None:
