@@ -66,6 +66,7 @@ class Plant:
         database: the record, opened by the test itself.
         faults: the folder in which points are armed.
         start: starts `photochrom up` and tells its process id.
+        forged: ids of jobs in messages that the test sent itself.
     """
 
     installation: Installation
@@ -73,6 +74,7 @@ class Plant:
     database: Database
     faults: Path
     start: Callable[[], int] = os.getpid
+    forged: set[int] = dataclasses.field(default_factory=set)
 
     def up_again(self) -> None:
         """Start the supervisor that was killed once more, when nothing of it is left."""
@@ -150,6 +152,7 @@ class Plant:
 
     def send_again(self, ids: list[int], times: int) -> None:
         """Messages that nobody should have sent."""
+        self.forged |= {*ids}
         code = f"from worker import queue\nfor _ in range({times}):\n    for i in {ids}: queue.send(i, 3)"
         subprocess.run([sys.executable, "-c", code], env=self.installation.environ, cwd="/", check=True, timeout=60)
 
