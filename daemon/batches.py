@@ -8,8 +8,10 @@ every answer comes from a look at the folder, so that a restart changes nothing.
 import codecs
 import collections
 import dataclasses
+import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -212,7 +214,9 @@ class Gate:
             OSError: it is not there, or cannot be read.
         """
         folder = os.path.join(self._root, batch.folder)
-        stamp = Stamp.of(os.lstat(os.path.join(folder, below)))
+        stamp = Stamp.of(status := os.lstat(os.path.join(folder, below)))
+        if not stat.S_ISREG(status.st_mode):  # a device may be read without end
+            raise OSError(errno.EINVAL, "no regular file")
         known = batch.hashes.get(below)
         if known is not None and known[0] == stamp:
             return known[1]

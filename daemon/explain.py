@@ -14,7 +14,7 @@ from daemon.explain_job import job_sentence
 from daemon.explain_output import outside
 from daemon.explanation import Explanation, at, error_words, explained, look_at, state_words
 from daemon.ignoring import Ignored
-from worker import curated, files
+from worker import curated, files, identity
 from worker.answers import real_path
 from worker.files import Stamp
 from worker.mounts import share_away
@@ -166,7 +166,7 @@ def _since_then(session: Session, seen: os.stat_result | None, row: SourceFile) 
     """What happened to a scan after its job was recorded, and is not in the record yet."""
     if seen is None:
         root = session.get_one(Root, row.root)
-        if share := share_away(root.path, row.path, files.shares_of(session, row.root)):
+        if share := share_away(root.path, row.path, identity.shares_of(session, row.root)):
             return f" The scan lies on {display(absolute(root.path, share))}, which is not mounted now."
         return " The scan itself is not there any more; the watcher has not looked yet."
     if Stamp.of(seen) != Stamp(row.size_bytes, row.mtime_ns, row.ctime_ns, row.inode):

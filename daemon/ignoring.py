@@ -92,7 +92,10 @@ def _expression(pattern: bytes) -> bytes:
 def _part(glob: bytes) -> bytes:
     """A glob between two slashes as a regular expression."""
     runs = [b""]  # of what stands between stars
-    for token in _TOKEN.findall(glob):
+    for found in _TOKEN.finditer(glob):
+        token = found[0]
+        if token == b"[":
+            return rb"(?!)"  # never closed: nothing fits, and looking for an end from each further one takes for ever
         if token.startswith(b"*"):
             runs.append(b"")
         else:
@@ -107,8 +110,6 @@ def _one(token: bytes) -> bytes:
     """What stands for one byte of a name."""
     if token == b"?":
         return rb"[^/]"
-    if token == b"[":
-        return rb"(?!)"  # never closed
     if len(token) > 2:
         negated = token[1:2] in {b"!", b"^"}
         members = b"".join(map(_member, _MEMBER.finditer(token[1 + negated : -1])))

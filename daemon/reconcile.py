@@ -1,11 +1,12 @@
 """One root's files against the record: what is new, touched, gone or settled. Only differences are written."""
 
+import collections
 import contextlib
 import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
@@ -213,12 +214,14 @@ class Reconciler:
         for lot in self._lots(go_on):
             fault.point("hashed")
             with self._recording() as session:
-                ignored = [(path, it.reason, it.stamp) for path, it in lot if _is_ignored(it) and it.stamp is not None]
-                if ignored:
-                    files.put_by_path(session, self.name, FileState.IGNORED, ignored)
+                together = collections.defaultdict[FileState, list[tuple[bytes, str, files.Stamp]]](list)
                 for path, outcome in lot:
-                    if not _is_ignored(outcome):
+                    if isinstance(outcome, intake.NotTaken) and outcome.stamp is not None:
+                        together[outcome.state].append((path, outcome.reason, outcome.stamp))
+                    else:
                         self._record(session, path, outcome)
+                for state, not_taken in together.items():  # tens of thousands that are none of ours, or wait for a box
+                    files.put_by_path(session, self.name, state, not_taken)
                 fault.point("submitting")
             fault.point("submitted")
         while self._released:
@@ -285,11 +288,6 @@ class Reconciler:
         pin = dict[str, Any](model_version=versions.resolve(session, self._model)) if self._model else {}
         job, new = jobs.submit(session, row, sha256, priority=self.priority, **pin)
         return job.id, new
-
-
-def _is_ignored(outcome: Outcome) -> TypeGuard[intake.NotTaken]:
-    """Files that are none of ours may come in tens of thousands; they are recorded together."""
-    return isinstance(outcome, intake.NotTaken) and outcome.state is FileState.IGNORED and outcome.stamp is not None
 
 
 class CuratedReconciler(Reconciler):

@@ -36,6 +36,10 @@ IGNORED_NAMES: Final = (
     "*.lock",
 )
 
+#: longest path below a root: PostgreSQL keeps none of more than 2,704 bytes in an index, with the root's name; one more
+#: name than this has room
+LONGEST_PATH_BYTES: Final = 2000
+
 
 @dataclasses.dataclass
 class Listing:
@@ -100,7 +104,8 @@ def list_directory(root: bytes, directory: bytes) -> Listing:
         with os.scandir(os.path.join(root, directory)) as entries:
             rules = Ignored(root, directory)
             for entry in entries:
-                _note(listing, entry, rules)
+                if not ignored_by(entry.name) and not _is_too_long(listing, entry.name, rules):
+                    _note(listing, entry, rules)
     except (FileNotFoundError, NotADirectoryError):
         listing.gone = directory == b""  # another matter than a folder of it
         listing.complete, listing.error = not listing.gone, os.strerror(errno.ENOENT) if listing.gone else ""
@@ -146,9 +151,16 @@ def _by_link(root: bytes, directory: bytes) -> bool:
     return os.path.realpath(os.path.join(root, directory)) != straight
 
 
+def _is_too_long(listing: Listing, name: bytes, rules: Ignored) -> bool:
+    """Whether the record has no room for a path; nor is looked at what lies in a folder of that name."""
+    path = os.path.join(listing.directory, name)
+    too_long = len(path) > LONGEST_PATH_BYTES
+    if too_long and not rules.by(path, directory=True):
+        listing.blocked[path] = f"its path has {len(path)} bytes, and {LONGEST_PATH_BYTES} are allowed"
+    return too_long
+
+
 def _note(listing: Listing, entry: os.DirEntry[bytes], rules: Ignored) -> None:
-    if ignored_by(entry.name):
-        return
     path = os.path.join(listing.directory, entry.name)
     try:
         is_directory = entry.is_dir(follow_symlinks=False)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from worker import files, mounts
+from worker import identity, mounts
 from worker.db import Database
 
 
@@ -22,13 +22,13 @@ class Shares:
         """
         there = set(mounts.mounts_below(Path(os.fsdecode(self._path))))
         with self._database.reading() as session:
-            known = files.shares_of(session, self._name)
+            known = identity.shares_of(session, self._name)
         if not there <= known:
             with self._database.writing() as session:
-                files.note_shares(session, self._name, there)
+                identity.note_shares(session, self._name, there)
 
     def is_away(self, directory: bytes) -> bool:
         """Whether a directory lay on a share that is not mounted now, so that what is missing there proves nothing."""
         with self._database.reading() as session:
-            known = files.shares_of(session, self._name)
+            known = identity.shares_of(session, self._name)
         return mounts.share_away(self._path, directory, known) is not None

@@ -11,6 +11,7 @@ from worker import outbox
 from worker.answers import NoAnswer, ask
 from worker.room import free_bytes
 from worker.settings import RootSettings, Settings
+from worker.tables import display
 
 #: so many of the next scans must fit
 AHEAD: Final = 4
@@ -35,12 +36,13 @@ def _shortage(root: RootSettings, wanted: int, settings: Settings) -> str:
             free = ask(folder, partial(free_bytes, folder))
             if free is not None and free < needed:
                 return (
-                    f"Paused: {folder} has {free / 2**20:.0f} MiB free and the next scans want "
+                    f"Paused: {display(os.fsencode(folder))} has {free / 2**20:.0f} MiB free and the next scans want "
                     f"{needed / 2**20:.0f} MiB. Free some space; it goes on by itself."
                 )
     except NoAnswer as error:
+        silent = display(os.fsencode(error.filename))
         return (
-            f"Paused: {error.filename} does not answer (for {error.for_s:.0f} s): its server, its disk or the network "
-            "is down. It goes on by itself when it answers."
+            f"Paused: {silent} does not answer (for {error.for_s:.0f} s): its server, its disk or the network is down. "
+            "It goes on by itself when it answers."
         )
     return ""

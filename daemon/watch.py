@@ -33,7 +33,7 @@ from worker.meanings import in_words
 from worker.mounts import Mount, mount_of
 from worker.queue import PRIORITY
 from worker.settings import CURATED_ROOT, RootSettings, Settings
-from worker.tables import Root, RootState
+from worker.tables import Root, RootState, display
 
 logger = logging.getLogger(__name__)
 
@@ -207,10 +207,10 @@ class Watcher:
         """
         name, folder, lease_s = root.settings.key, root.settings.path, files.ROOT_LEASE_S
         identity, mount = ask(folder, lambda: (roots.identity(folder), mount_of(folder)), lease_s)
-        if not root.online:
-            if fault := roots.unfit(root.settings, self.settings):
-                self._missing(root, str(fault))
-                return None
+        if not root.online and (fault := roots.unfit(root.settings, self.settings)):
+            self._missing(root, display(os.fsencode(str(fault))))
+            return None
+        if not root.online or (root.identity and root.identity.mount_id != identity.mount_id):
             self._fit(root, mount)
         path, now = os.fsencode(folder), {**dataclasses.asdict(identity), "no_events": root.hints.none_left}
         known_again = ask(folder, lambda: is_known_again(self.database, name, path, now, mount.fs_type), lease_s)
@@ -229,7 +229,7 @@ class Watcher:
             files.root_missing(session, row, watcher=self.name, lease_s=files.ROOT_LEASE_S)
 
     def _fit(self, root: Watched, mount: Mount) -> None:
-        """A root that appears may lie on another file system than the empty place where it was missing."""
+        """A root that appears, or is mounted over, may lie on another file system than what was in its place."""
         root.mode = roots.watch_mode(root.settings, mount)
         root.reconciler.tracker.settle_s = roots.settle_time_s(root.settings, mount, self.settings)
         if root.gate:

@@ -24,8 +24,7 @@ from worker import curated, originals
 from worker.answers import PATIENCE_S, NoAnswer, ask
 from worker.db import Database
 from worker.errors import ScanUnreadable, ScanUnsupported, ScanVanished
-from worker.files import shares_of
-from worker.identity import is_recorded_here
+from worker.identity import is_recorded_here, shares_of
 from worker.learning_tables import CuratedPhoto, CuratedState
 from worker.mounts import share_away
 from worker.settings import Settings

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
@@ -20,8 +20,6 @@ PAGE: Final = 1000
 ROOT_LEASE_S: Final = 20.0
 #: where the record keeps the identity of a folder that was not taken for the recorded one
 _REFUSED: Final = "refused"
-#: and where the folders below a root that file systems are, or were, mounted on
-_SHARES: Final = "shares"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +34,12 @@ class Stamp:
     @classmethod
     def of(cls, stat: os.stat_result) -> "Stamp":
         """The stamp of a `stat` result."""
-        # inodes have 64 bits without a sign on some file systems, integers in databases have one
-        inode = stat.st_ino - 2**64 if stat.st_ino >= 2**63 else stat.st_ino
-        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, inode)
+        return cls(stat.st_size, *map(_signed, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)))
+
+
+def _signed(number: int) -> int:
+    """Integers in databases have 64 bits with a sign; inodes may have none, and times reach beyond the year 2262."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 class Known(NamedTuple):
@@ -94,7 +95,7 @@ def watch_root(
             f"`photochrom roots accept {shlex.quote(name)}`."
         )
     else:
-        kept = {_SHARES: recorded[_SHARES]} if _SHARES in recorded else {}
+        kept = {identities.SHARES: recorded[identities.SHARES]} if identities.SHARES in recorded else {}
         root.state, root.reason, root.identity = (
             RootState.ONLINE,
             trouble,
@@ -120,19 +121,6 @@ def accept_root(session: Session, name: str) -> bool:
     root.identity = json.dumps(refused, sort_keys=True)
     root.reason = "It was accepted as it is now; the watcher takes it up within seconds."
     return True
-
-
-def shares_of(session: Session, name: str) -> set[bytes]:
-    """The folders below a root that file systems are, or were, mounted on."""
-    identity = session.scalar(sa.select(Root.identity).where(Root.name == name))
-    return {os.fsencode(share) for share in json.loads(identity or "{}").get(_SHARES, [])}
-
-
-def note_shares(session: Session, name: str, there: Collection[bytes]) -> None:
-    """Add to them, in a writing session."""
-    root = session.get_one(Root, name, with_for_update=True)
-    known = shares_of(session, name) | set(there)
-    root.identity = json.dumps({**json.loads(root.identity), _SHARES: sorted(map(os.fsdecode, known))}, sort_keys=True)
 
 
 def release_roots(session: Session, watcher: str) -> None:
@@ -248,6 +236,12 @@ def put(
     )
 
 
+def read_again(session: Session, file_id: int) -> None:
+    """Let the watcher take a file anew whose bytes are not those of the record, however untouched it looks."""
+    if session.get_one(SourceFile, file_id).state is FileState.SUBMITTED:
+        put(session, file_id, FileState.SETTLING, "Its bytes are not those that were recorded; it is read again.")
+
+
 def let_go(session: Session, file: Known, pattern: str | None) -> None:
     """Record that a file is gone; or, with the pattern by which, that it is to be left alone."""
     if pattern is None:
@@ -266,7 +260,10 @@ def put_by_path(session: Session, root: str, state: FileState, outcomes: Sequenc
     ]
     stat: dict[str, Any] = {field.name: sa.bindparam(f"b_{field.name}") for field in dataclasses.fields(Stamp)}
     since = sa.case((table.c.state == state, table.c.since), else_=after(0))
-    query = sa.update(table).where(table.c.root == root, table.c.path == sa.bindparam("b_path"))
+    # most of what waits for its box is as it was: a look costs less than a write, and holds up nobody
+    values = {"state": sa.literal(state), "reason": sa.bindparam("b_reason"), **stat}
+    differs = sa.or_(*(table.c[name] != value for name, value in values.items()))
+    query = sa.update(table).where(table.c.root == root, table.c.path == sa.bindparam("b_path"), differs)
     session.connection().execute(query.values(state=state, since=since, reason=sa.bindparam("b_reason"), **stat), rows)
 
 

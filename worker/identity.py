@@ -7,7 +7,7 @@ one is accepted all the same when the files of the record are in it.
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -21,6 +21,8 @@ from worker.tables import FileState, Root, RootState, SourceFile, absolute, disp
 SAMPLE_FILES: Final = 32
 #: and this share of them must be there in the recorded size: some may have gone, or been replaced, meanwhile
 KNOWN_SHARE: Final = 0.8
+#: where the record keeps the folders below a root that file systems are, or were, mounted on
+SHARES: Final = "shares"
 
 
 def another(recorded: Mapping[str, Any], recorded_type: str, now: Mapping[str, Any], now_type: str) -> str:
@@ -127,3 +129,16 @@ def _is_there(path: bytes, size_bytes: int) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
+
+
+def shares_of(session: Session, name: str) -> set[bytes]:
+    """The folders below a root that file systems are, or were, mounted on."""
+    identity = session.scalar(sa.select(Root.identity).where(Root.name == name))
+    return {os.fsencode(share) for share in json.loads(identity or "{}").get(SHARES, [])}
+
+
+def note_shares(session: Session, name: str, there: Collection[bytes]) -> None:
+    """Add to them, in a writing session."""
+    root = session.get_one(Root, name, with_for_update=True)
+    known = shares_of(session, name) | set(there)
+    root.identity = json.dumps({**json.loads(root.identity), SHARES: sorted(map(os.fsdecode, known))}, sort_keys=True)

@@ -55,9 +55,10 @@ UNKNOWN = Mount(point="/", source="", fs_type="")
 def parse_mounts(mountinfo: str) -> list[Mount]:
     r"""The lines of `/proc/self/mountinfo`, in the kernel's order; blanks in paths are written there as `\040`."""
     mounts = []
-    for line in mountinfo.splitlines():
+    # the kernel escapes blank, tab, line feed and backslash alone: other blanks are part of a name
+    for line in mountinfo.split("\n"):
         head, separator, tail = line.partition(" - ")
-        fields, rest = head.split(), tail.split()
+        fields, rest = head.split(" "), tail.split(" ")
         if not separator or len(fields) < 5 or len(rest) < 2:
             continue
         inner, point, fs_type, source = (_unescaped(text) for text in (fields[3], fields[4], rest[0], rest[1]))
@@ -74,7 +75,7 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
     """
     if mountinfo is None:
         try:
-            mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
+            mountinfo = os.fsdecode(MOUNTINFO.read_bytes())
         except OSError:
             return UNKNOWN
     real = os.path.realpath(path)
@@ -86,7 +87,7 @@ def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, str]:
     """The file systems mounted below a folder now: path below the folder → mount id; `mountinfo` as in `mount_of`."""
     if mountinfo is None:
         try:
-            mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
+            mountinfo = os.fsdecode(MOUNTINFO.read_bytes())
         except OSError:
             return {}
     real = os.path.realpath(path)

@@ -29,9 +29,9 @@ from worker.errors import (
     ScanUnreadable,
     ScanVanished,
 )
-from worker.files import shares_of
+from worker.files import read_again
 from worker.holding import held
-from worker.identity import is_recorded_here
+from worker.identity import is_recorded_here, shares_of
 from worker.meanings import from_exception, from_os_error
 from worker.mounts import share_away
 from worker.overview import database_time
@@ -168,6 +168,8 @@ def _left_alone(session: Session, job: Job, error: PhotochromError) -> Photochro
 def _fail(bench: Bench, job: Job, error: PhotochromError) -> None:
     with bench.database.writing() as session:
         error = _left_alone(session, job, error)
+        if isinstance(error, ScanChanged):  # nothing else about it need have changed, and then no scan would see it
+            read_again(session, job.source_file_id)
         settled = jobs.fail(session, job, error, strikes.in_force(bench.settings), traceback.format_exc())
     logger.warning("job_failed", extra={"state": settled.state, "code": error.code, "reason": str(error)})
     if isinstance(error, MemoryExceeded):

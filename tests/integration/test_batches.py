@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -423,3 +424,18 @@ def test_a_report_is_written_when_a_foreign_file_is_out_of_its_way(
     assert box.reporter.report() == [], "each try reads the whole batch: not at every round"
     monkeypatch.setattr(batch_report.time, "monotonic", lambda: 1e9)
     assert box.reporter.report() == [b"box 1"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes devices")
+def test_a_device_in_a_manifest_is_not_read(
+    database: Database, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box(database, folders, batch="manifest")
+    os.mknod(box.box / "z.png", 0o644 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+    monkeypatch.setattr("daemon.intake.BLOCK_BYTES", 1)
+    asked = iter(range(100))
+    box.put("box 1/a.png")
+    box.put("box 1/SHA256SUMS", f"{'0' * 64}  z.png\n".encode())
+    box.reconciler.full_scan(lambda: next(asked, None) is not None)
+    assert next(asked, None) is not None, "it is read without end"
+    assert "unreadable: z.png" in box.reason("box 1/a.png")

@@ -95,3 +95,16 @@ def test_one_that_a_pattern_leaves_alone_ends_its_job_until_it_does_not(folder: 
     (folder.path / ".photochromignore").unlink()
     folder.look()
     assert [job.state for job in folder.jobs()] == [JobState.SUPERSEDED, JobState.QUEUED]
+
+
+def test_one_whose_bytes_changed_while_nothing_else_tells_is_taken_anew(folder: Folder) -> None:
+    """A disk that forgets, or a share that keeps times: no scan sees a difference."""
+    folder.put("plate", PICTURE)
+    (folder.path / "plate").write_bytes(ANOTHER)
+    with folder.database.writing() as session:
+        files.put(session, folder.file().id, FileState.SUBMITTED, "", files.Stamp.of((folder.path / "plate").stat()))
+    folder.look()
+    assert len(folder.jobs()) == 1
+    pipeline.run(1)
+    folder.look()
+    assert [job.state for job in folder.jobs()] == [JobState.SUPERSEDED, JobState.QUEUED]

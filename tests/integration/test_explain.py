@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from daemon.explain import Explanation, why
-from worker import files, jobs, training_runs
+from worker import files, identity, jobs, training_runs
 from worker.db import Database, after
 from worker.errors import OutputBlocked, OutputFull, PhotochromError, ScanTruncated
 from worker.files import Stamp
@@ -411,7 +411,7 @@ def test_a_scan_on_a_share_that_is_away(place: Place) -> None:
     """Its mount point is empty, and that proves nothing."""
     place.job(b"nas/box/a.tif", state=JobState.SKIPPED, reason="Blank.")
     with place.database.writing() as session:
-        files.note_shares(session, "archive", [b"nas"])
+        identity.note_shares(session, "archive", [b"nas"])
     assert "not mounted" not in place.ask("nas/box/a.tif").sentence
     (place.root / "nas/box/a.tif").unlink()
     (place.root / "nas/box").rmdir()

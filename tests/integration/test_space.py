@@ -129,3 +129,16 @@ def test_a_file_is_refused_before_it_is_written(tmp_path: Path) -> None:
         with pytest.raises(OutputFull, match="MiB are free"):
             room.refuse_without_room(file.fileno(), 1 << 60)
     assert room.free_bytes(tmp_path / "gone") is None
+
+
+def test_a_reason_can_be_recorded_whatever_the_folder_is_called(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output = Path(f"{tmp_path}/out\udcff")
+    output.mkdir()
+    monkeypatch.setattr(space, "free_bytes", lambda folder: 1)
+    roots = (settings.roots[0].model_copy(update={"output": output}),)
+    (reason,) = space.shortages(settings.model_copy(update={"roots": roots}), {"a": 1}).values()
+    assert r"/out\xff has" in reason
+    with database.writing() as session:
+        session.get_one(Root, "a").reason = reason

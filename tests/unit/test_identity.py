@@ -15,7 +15,7 @@ from rows_made import source_file
 
 from daemon.cli import main
 from daemon.watch import Watcher
-from worker import files, identity, pipeline
+from worker import identity, pipeline
 from worker.db import Database
 from worker.errors import ScanUnreadable, ScanVanished
 from worker.settings import Settings
@@ -208,7 +208,7 @@ def test_a_job_waits_for_a_share_below_the_root_that_is_not_mounted(place: Place
     """Its folder is there, and empty: that is what a mount point looks like."""
     place.hold()
     with place.database.writing() as session:
-        files.note_shares(session, str(place.inbox), {b"box"})
+        identity.note_shares(session, str(place.inbox), {b"box"})
     place.hold()  # which renews the rest of what is known of the root
     job = Job(root=str(place.inbox), path=b"box/0.tif", error_class="missing")
     bench: Any = types.SimpleNamespace(database=place.database)

@@ -145,3 +145,8 @@ def test_an_ignore_file_that_cannot_be_read_closes_its_folder(tree: Path, monkey
     assert listing.files == {}
     assert scan.list_directory(os.fsencode(tree), b"private").complete
     assert ignoring.by_file(os.fsencode(tree), b"sub/a.png") is None, "nobody knows"
+
+
+def test_a_line_of_open_brackets_is_looked_at_once() -> None:
+    """From each of them to the end of the line is minutes for 256 KiB, in which no thread of the watcher runs."""
+    assert ignoring._part(b"[a" * 20_000) == rb"(?!)"

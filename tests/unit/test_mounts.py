@@ -1,8 +1,10 @@
 """Is a mount the same share as before? Spelling does not matter, another server or path does."""
 
+from pathlib import Path
+
 import pytest
 
-from worker.mounts import Mount, same_share
+from worker.mounts import Mount, mount_of, mounts_below, same_share
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,11 @@ def test_only_what_is_spelt_otherwise_is_the_same_share(one: str, other: str, sa
     ]
     assert same_share(*mounts) is same
     assert same_share(*reversed(mounts)) is same
+
+
+@pytest.mark.parametrize("name", ["写真\u3000箱", "My\u00a0Disk", "a\u2028b", "a\x0bb", "a\x85b", "a\rb"])
+def test_a_mount_point_of_any_name_is_found(name: str) -> None:
+    """The kernel escapes the blanks that part its fields; Python calls more characters blanks."""
+    info = f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n40 22 0:50 / /srv/{name} rw shared:1 - nfs4 nas:/scans rw\n"
+    assert mount_of(Path("/srv") / name, info).fs_type == "nfs4"
+    assert set(mounts_below(Path("/srv"), info)) == {name.encode()}

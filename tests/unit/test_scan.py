@@ -177,3 +177,11 @@ def test_a_huge_inode_number_fits_the_database() -> None:
 
     stamp = Stamp.of(Fake())  # type: ignore[arg-type]
     assert stamp.inode == -1
+
+
+def test_times_beyond_2262_fit_the_database() -> None:
+    class Fake:
+        st_ino, st_size, st_mtime_ns, st_ctime_ns = 1, 1, 10413792000000000000, -(2**63) - 1
+
+    stamp = Stamp.of(Fake())  # type: ignore[arg-type]
+    assert all(-(2**63) <= number < 2**63 for number in (stamp.mtime_ns, stamp.ctime_ns))

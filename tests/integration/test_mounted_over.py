@@ -1,0 +1,33 @@
+"""A share that is mounted over a watched folder with the same files in it is watched as a share."""
+
+from pathlib import Path
+
+import pytest
+
+from daemon import roots, watch
+from daemon.watch import Watcher
+from worker.db import Database
+from worker.mounts import Mount
+from worker.settings import Settings
+from worker.tables import Root
+
+
+def test_mode_and_settle_time_follow(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("in", "out", "copy"):
+        (tmp_path / name).mkdir()
+    for name in ("in", "copy"):
+        (tmp_path / name / "a.png").write_bytes(b"a")
+    watcher = Watcher(database, Settings(inbox=tmp_path / "in", output=tmp_path / "out", state_dir=tmp_path / "state"))
+    (root,) = watcher.watched
+    monkeypatch.setattr(root.hints, "start", lambda: True)
+    watcher.hold()
+    root.reconciler.full_scan(lambda: True)
+    (tmp_path / "in").rename(tmp_path / "old")
+    (tmp_path / "copy").rename(tmp_path / "in")
+    share = Mount(point=str(tmp_path / "in"), source="nas:/in", fs_type="nfs4", device="0:9", mount_id="9")
+    for module in (roots, watch):
+        monkeypatch.setattr(module, "mount_of", lambda *_: share)
+    watcher.hold()
+    with database.reading() as session:
+        assert session.get_one(Root, root.settings.key).mode == "scan"
+    assert root.reconciler.tracker.settle_s == 15
