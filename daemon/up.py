@@ -27,7 +27,7 @@ from daemon.children import Child, Part
 from daemon.roots import check_roots, refuse_unknown_models
 from daemon.supervisor import Stops, Supervisor
 from worker import files, jobs, overview, strikes
-from worker.db import Database, migrate, open_database
+from worker.db import STATE_DIR_MODE, Database, migrate, open_database
 from worker.errors import ExitCode, JobMoved, OutputUnwritable, StateDirInUse
 from worker.settings import PREFIX, RootSettings, Settings
 from worker.tables import Job, JobState
@@ -170,7 +170,8 @@ def state_directory(path: Path) -> Iterator[None]:
         OutputUnwritable: it cannot be made or written.
     """
     try:
-        (path / "logs").mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=STATE_DIR_MODE, parents=True, exist_ok=True)
+        (path / "logs").mkdir(exist_ok=True)
         descriptor = os.open(path / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, STATE_FILE_MODE)
     except OSError as error:
         raise OutputUnwritable(

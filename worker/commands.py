@@ -30,6 +30,7 @@ from worker.errors import (
     WeightsBroken,
 )
 from worker.settings import Settings, choose, load
+from worker.tables import display
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -114,10 +115,10 @@ def colorize(files: tuple[Path, ...], output: Path, force: bool) -> None:
         for file in shown.track(files, description="colouring"):
             try:
                 made = deriving.colorize_file(colorizer, settings, file, output, {"force": force})
-                click.echo(f"{file} → {made}")
+                click.echo(f"{display(os.fsencode(file))} → {display(os.fsencode(made))}")
             except PhotochromError as error:
                 refused += 1
-                click.echo(f"photochrom: {file}: {error}", err=True)
+                click.echo(f"photochrom: {display(os.fsencode(file))}: {error}", err=True)
     if refused:
         sys.exit(ExitCode.FAILED)
 

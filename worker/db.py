@@ -23,6 +23,7 @@ from worker.errors import DatabaseNewer, DatabaseUnusable
 from worker.mounts import mount_of
 
 BUSY_TIMEOUT_S: Final = 30
+STATE_DIR_MODE: Final = 0o700  # whoever may read the database's files can hold their locks, and nothing is written
 MIGRATIONS: Final = Path(__file__).resolve().parent.parent / "migrations"
 
 
@@ -122,7 +123,7 @@ def open_database(url: str) -> Database:
 def _sqlite(url: sa.URL) -> sa.Engine:
     path = Path(url.database or "")
     if url.database and url.database != ":memory:":
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=STATE_DIR_MODE, parents=True, exist_ok=True)
         mount = mount_of(path.parent)
         if mount.is_network:
             raise DatabaseUnusable(

@@ -24,7 +24,8 @@ from worker.errors import (
     ScanUnsupported,
 )
 from worker.header import Header
-from worker.meanings import out_of_memory, wants_memory
+from worker.meanings import in_words, out_of_memory, wants_memory
+from worker.tiff_tags import Directory, alone
 from worker.whole_decoders import decode_whole, needs_whole_page
 
 Codes = npt.NDArray[np.unsignedinteger]
@@ -88,7 +89,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
         ScanUnreadable: the drive or share fails.
         ScanUnsupported: it decodes to something else than its header says.
     """
-    own = fresh_descriptor(descriptor)
+    own, failed = fresh_descriptor(descriptor), list[OSError]()
     pyvips.vips_lib.vips_error_clear()  # warnings about earlier files stay in libvips' buffer
     try:
         if needs_whole_page(header):
@@ -96,7 +97,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
             for top in range(0, header.height, rows):
                 yield _colour_only(whole[top : top + rows], header)
             return
-        image = _open(own, header)
+        image = _open(own, header, failed)
         _compare(image, header)
         region = pyvips.Region.new(image)
         for top in range(0, header.height, rows):
@@ -105,7 +106,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
             codes = np.frombuffer(block, _FORMATS[image.format])
             yield _colour_only(codes.reshape(count, header.width, image.bands), header)
     except pyvips.Error as error:
-        raise _named(error, header) from error
+        raise (_away(in_words(failed[0])) if failed else _named(error, header)) from error
     finally:
         os.close(own)
 
@@ -122,10 +123,47 @@ def _colour_only(codes: Codes, header: Header) -> Codes:
     return codes[..., 0] if bands < 3 else np.ascontiguousarray(codes[..., :3])
 
 
-def _open(descriptor: int, header: Header) -> Any:
-    source = pyvips.Source.new_from_descriptor(descriptor)
+def _alone(descriptor: int, directory: Directory, failed: list[OSError]) -> Any:
+    """The file as if it had that page only: libtiff goes through all directories at every opening.
+
+    Errors of the system are put into `failed`: libvips is told of an end only.
+    """
+    size, at = os.fstat(descriptor).st_size, 0
+    instead = alone(lambda offset, count: os.pread(descriptor, count, offset), directory)
+
+    def read(count: int) -> bytes:
+        nonlocal at
+        try:
+            data = bytearray(os.pread(descriptor, count, at))
+        except OSError as error:
+            failed.append(error)
+            return b""
+        for place, raw in instead.items():
+            low, high = max(place, at), min(place + len(raw), at + len(data))
+            if low < high:
+                data[low - at : high - at] = raw[low - place : high - place]
+        at += len(data)
+        return bytes(data)
+
+    def seek(offset: int, whence: int) -> int:
+        nonlocal at
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: at, os.SEEK_END: size}[whence]
+        return at
+
+    source = pyvips.SourceCustom()
+    source.on_read(read)
+    source.on_seek(seek)
+    return source
+
+
+def _open(descriptor: int, header: Header, failed: list[OSError]) -> Any:
     # `unlimited`: libtiff would refuse strips over 50 MB as stored; ours are bounded by `scans.LARGEST_SEGMENT`
-    options = {"page": header.directory_index, "unlimited": True} if header.kind == "tiff" else {}
+    options: dict[str, Any] = {"unlimited": True} if header.kind == "tiff" else {}
+    if header.pages > 1 and header.directory is not None:
+        source = _alone(descriptor, header.directory, failed)
+    else:
+        source = pyvips.Source.new_from_descriptor(descriptor)
+        options |= {"page": header.directory_index} if options else {}
     return pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", **options)
 
 
@@ -140,13 +178,17 @@ def _compare(image: Any, header: Header) -> None:
         )
 
 
+def _away(reason: str) -> ScanUnreadable:
+    return ScanUnreadable(f"The file cannot be read at the moment ({reason}): check the drive or share.")
+
+
 def _named(error: pyvips.Error, header: Header) -> Exception:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else "no reason given"
     if wants_memory(error):
         return out_of_memory(error)
     if _AWAY.search(str(error)):
-        return ScanUnreadable(f"The file cannot be read at the moment ({reason}): check the drive or share.")
+        return _away(reason)
     if _EARLY.search(str(error)):
         return ScanTruncated(
             f"The {header.kind.upper()} ends too early ({reason}): let the copy finish or copy it again."

@@ -70,9 +70,10 @@ def derive(
     )
     max_pixels = int(settings.max_megapixels * 1e6)
     with scans.open_scan(fd, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels, force=force) as scan:
-        wanted = scan.width * scan.height * scan.pages * 3 * scan.bit_depth // 8
+        # pages may differ in size
+        wanted = max(scan.header.total_pixels, scan.width * scan.height) * 3 * scan.bit_depth // 8
         # a message may be out since before its folder paused: what is to stay free is no room
-        room.refuse_without_room(publication.fd, wanted + (settings.min_free_mib << 20))
+        room.refuse_without_room(publication.fd, wanted, settings.min_free_mib << 20)
         fault.point("inference")
         rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
         proof = derivative.verify(scan, publication.fd, max_pixels=max_pixels)

@@ -24,6 +24,7 @@ class Header:
     pages: int = 1
     total_pixels: int = 0  # of all pages
     directory_index: int = 0  # of the page, among all directories of a TIFF
+    places: tuple[tuple[int, int], ...] = ()  # of the pages: that index, and the directory's offset
     orientation: int = 1
     x_resolution: float | None = None
     y_resolution: float | None = None

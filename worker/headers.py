@@ -34,7 +34,7 @@ _OTHERS: Final[Mapping[bytes, str]] = {
     b"\0\0\0\x0cJXL ": "a JPEG XL", b"P1": "a bitonal PNM", b"P4": "a bitonal PNM", b"PK\x03\x04": "an archive",
     b"BM": "a BMP", b"\x1f\x8b": "a compressed file", b"SIMPLE": "a FITS image", b"AT&TFORM": "a DjVu document",
 }  # fmt: skip
-_READERS: Final[Mapping[str, Callable[[Read, int, int], Header]]] = {
+_READERS: Final[Mapping[str, Callable[..., Header]]] = {
     "tiff": tiff_header, "png": png_header, "jpeg": jpeg_header, "jp2": jp2_header, "webp": webp_header,
     "pnm": pnm_header,
 }  # fmt: skip
@@ -66,13 +66,14 @@ def sniff(read: Read) -> str:
     raise ScanUnsupported(f"The file {what}: convert it to TIFF, PNG or JPEG if it is a scan.")
 
 
-def read_header(read: Read, size: int, page: int = 0) -> Header:
+def read_header(read: Read, size: int, page: int = 0, known: Header | None = None) -> Header:
     """The header of one page of a file.
 
     Args:
         read: gives bytes of the file.
         size: of the file, bytes.
         page: which page, from 0 (TIFF; reduced-size copies and masks are not pages).
+        known: of another page of the same file, which saves a walk through all of them.
 
     Raises:
         ScanUnsupported: another kind of file.
@@ -81,7 +82,8 @@ def read_header(read: Read, size: int, page: int = 0) -> Header:
     """
     kind = sniff(read)
     try:
-        header = _READERS[kind](read, size, page)
+        more = (known,) if kind == "tiff" and known is not None and known.kind == "tiff" else ()
+        header = _READERS[kind](read, size, page, *more)
     except TagsUnreadable as error:
         if error.beyond_the_end:
             raise ScanTruncated(f"The file ends too early, {error}: {_NEXT_EARLY}.") from error

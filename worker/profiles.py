@@ -21,6 +21,8 @@ Codes = npt.NDArray[np.unsignedinteger]
 Floats = npt.NDArray[np.float32]
 Curve = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
+#: of a description; whoever made the file chose it, and it goes into the record and the sidecar
+_LONGEST_NAME_CHARS: Final = 100
 #: D50 -> D65 (ICC's connection space to sRGB's white), Bradford; Lindbloom, "Chromatic Adaptation"
 _D65_FROM_D50: Final = np.array(
     [[0.9555766, -0.0230393, 0.0631636], [-0.0282895, 1.0099416, 0.0210077], [0.0122982, -0.0204830, 1.3299098]]
@@ -170,17 +172,16 @@ def embedded_tone(profile: bytes, gray: bool, bit_depth: int) -> Tone:
 
 
 def describe(profile: bytes) -> str:
-    """The profile's own description, or "unnamed"."""
+    """The profile's own description as far as it prints, cut to a name's length, or "unnamed"."""
     try:
         data = _tags(profile).get(b"desc", b"")
     except (struct.error, IndexError, ProfileUnusable):
         return "damaged"
-    if data[:4] == b"desc":
-        return data[12:].split(b"\0", 1)[0].decode("latin-1") or "unnamed"
+    text = data[12:].split(b"\0", 1)[0].decode("latin-1") if data[:4] == b"desc" else ""
     if data[:4] == b"mluc" and len(data) >= 28:
         length, offset = struct.unpack(">II", data[20:28])
-        return data[offset : offset + length].decode("utf-16-be", "replace") or "unnamed"
-    return "unnamed"
+        text = data[offset : offset + length].decode("utf-16-be", "replace")
+    return "".join(filter(str.isprintable, text[:_LONGEST_NAME_CHARS])) or "unnamed"
 
 
 def _embedded(profile: bytes, gray: bool, bit_depth: int) -> Tone:

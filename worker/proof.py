@@ -131,16 +131,16 @@ def check(rendered: Rendered, report: LStarReport) -> None:
 def _compared(scan: Scan, derivative: Source) -> LStarReport:
     with opened_descriptor(derivative) as descriptor:
         size = os.fstat(descriptor).st_size
-        tally = _Tally()
+        tally, first = _Tally(), None
         for page in scan.all_pages():
             with _as_verify_failed():
-                header = read_header(reader(descriptor, size), size, page.page)
+                header = read_header(reader(descriptor, size), size, page.page, first)
             _same_shape(page, header)
             lightness = _reading(header)
             for light, codes in zip(page.strips(STRIP_ROWS), _read_back(descriptor, header), strict=True):
                 tally.add(light, codes, lightness(codes))
-            if page is scan:
-                first = header
+            first = first or header
+    assert first is not None  # noqa: S101 - there is a first page
     return tally.report(first)
 
 

@@ -1,6 +1,7 @@
 """Room on disks: how much there is, and a refusal before the first byte is written rather than after the last."""
 
 import os
+import resource
 from pathlib import Path
 
 from worker.errors import OutputFull
@@ -22,12 +23,14 @@ def free_bytes(where: int | Path) -> int | None:
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
-def refuse_without_room(fd: int, wanted_bytes: int) -> None:
-    """See that a file can grow to its size.
+def refuse_without_room(fd: int, wanted_bytes: int, spared_bytes: int = 0) -> None:
+    """See that a file can grow to its size, or as far as the process may write: nobody waits for more than that.
 
     Raises:
         OutputFull: it cannot; the scan waits without a strike.
     """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    wanted_bytes = spared_bytes + (wanted_bytes if limit == resource.RLIM_INFINITY else min(wanted_bytes, limit))
     free = free_bytes(fd)
     if free is not None and free < wanted_bytes:
         raise OutputFull(

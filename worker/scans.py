@@ -105,7 +105,7 @@ class Scan:
         yield self
         for page in range(self.page + 1, self.pages):
             try:
-                yield _opened(self._descriptor, False, dataclasses.replace(self._choices, page=page))
+                yield _opened(self._descriptor, False, dataclasses.replace(self._choices, page=page), self.header)
             except ScanError as error:
                 raise type(error)(f"Page {page + 1} of {self.pages}: {error}") from error
 
@@ -160,9 +160,9 @@ class _Choices:
     page: int
 
 
-def _opened(descriptor: int, owned: bool, choices: _Choices) -> Scan:
+def _opened(descriptor: int, owned: bool, choices: _Choices, known: Header | None = None) -> Scan:
     size = os.fstat(descriptor).st_size
-    header = read_header(reader(descriptor, size), size, choices.page)
+    header = read_header(reader(descriptor, size), size, choices.page, known)
     _refuse(header, choices.max_pixels)
     warnings = ["an alpha channel that hides nothing was left out"] if header.extra else []
     tone = _tone(header, choices.assumed_gray_trc, warnings)

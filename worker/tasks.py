@@ -13,12 +13,19 @@ import weakref
 from typing import Any, Final
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
-from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    task_failure,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 from celery.worker.request import Request
 
 from worker import jobs, log, queue, recovery
 from worker.attention import Attention
-from worker.messages import Door
+from worker.messages import Door, forget_what_is_foreign
 from worker.settings import TRAINER, load
 
 PR_SET_PDEATHSIG = 1
@@ -91,6 +98,12 @@ def _interrupted(exception: BaseException | None = None, **_: Any) -> None:
     """In a trainer's first process: the training one died; the next takes the run on, which counts how often."""
     if isinstance(exception, WorkerLostError):
         queue.go_on_with_training()
+
+
+@celeryd_after_setup.connect
+def _look_through_the_broker(**_: Any) -> None:
+    """In a worker's first process, before it connects."""
+    forget_what_is_foreign()
 
 
 @worker_ready.connect

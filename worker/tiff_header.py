@@ -5,7 +5,7 @@ from typing import Final
 
 from worker.errors import ScanUnsupported
 from worker.header import Header, orientation
-from worker.tiff_tags import Directory, Read, TagsUnreadable, directories
+from worker.tiff_tags import Directory, Read, TagsUnreadable, directories, directory_at
 
 PHOTOMETRIC: Final[Mapping[int, str]] = {
     0: "miniswhite", 1: "minisblack", 2: "rgb", 3: "palette", 4: "mask", 5: "cmyk", 6: "ycbcr", 8: "lab", 9: "icclab",
@@ -19,12 +19,21 @@ COMPRESSION: Final[Mapping[int, str]] = {
 _SAMPLE_FORMAT: Final[Mapping[int, str]] = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex", 6: "complex"}
 
 
-def tiff_header(read: Read, size: int, page: int) -> Header:
-    """The header of one page; raises TagsUnreadable, ScanUnsupported."""
-    pages = [(i, d) for i, d in enumerate(directories(read, size)) if not d.number(254, 0) & 0b101]
-    if page >= len(pages):
-        raise TagsUnreadable(f"it has {len(pages)} pages and no page {page + 1}")
-    index, directory = pages[page]
+def tiff_header(read: Read, size: int, page: int, known: Header | None = None) -> Header:
+    """The header of one page; raises TagsUnreadable, ScanUnsupported.
+
+    With that of another page of the same file (`known`) only the page's own directory is read, not all of them.
+    """
+    if known is not None:
+        places, total_pixels = known.places, known.total_pixels
+    else:
+        pages = [(i, d) for i, d in enumerate(directories(read, size)) if not d.number(254, 0) & 0b101]
+        places = tuple((i, d.offset) for i, d in pages)
+        total_pixels = sum(d.number(256, 0) * d.number(257, 0) for _, d in pages)
+    if page >= len(places):
+        raise TagsUnreadable(f"it has {len(places)} pages and no page {page + 1}")
+    index, offset = places[page]
+    directory = directory_at(read, size, offset) if known is not None else pages[page][1]
     if not {256, 257} <= set(directory.tags) or not {273, 324} & set(directory.tags):
         raise TagsUnreadable("it lacks its size or the place of its pixels")
     depths = directory.numbers(258) or (1,)
@@ -39,8 +48,7 @@ def tiff_header(read: Read, size: int, page: int) -> Header:
         sample_format=_SAMPLE_FORMAT.get(directory.number(339, 1), "unknown"),
         compression=COMPRESSION.get(compression, f"number {compression}"),
         planar=directory.number(284, 1) == 2 and directory.number(277, 1) > 1, tiled=324 in directory.tags,
-        pages=len(pages), directory_index=index,
-        total_pixels=sum(d.number(256, 0) * d.number(257, 0) for _, d in pages),
+        pages=len(places), directory_index=index, places=places, total_pixels=total_pixels,
         orientation=orientation(directory),
         x_resolution=resolution[282], y_resolution=resolution[283],
         resolution_unit={1: "none", 3: "cm"}.get(directory.number(296, 2), "inch") if resolution[282] else "none",

@@ -50,6 +50,7 @@ class Directory:
 
     order: str  # "<" or ">"
     offset: int
+    end: int  # where the offset of the next directory stands
     tags: Mapping[int, Tag]
 
     def numbers(self, tag: int) -> tuple[int, ...]:
@@ -103,6 +104,29 @@ def _unpack(read: Read, layout: _Layout, letters: str, offset: int) -> tuple[int
     return struct.unpack(layout.order + letters, raw)
 
 
+def _layout(read: Read) -> _Layout:
+    head = read(0, 16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8:
+        raise TagsUnreadable("it does not start like a TIFF", beyond_the_end=len(head) < 8)
+    magic = struct.unpack(order + "H", head[2:4])[0]
+    if magic not in (42, 43):
+        raise TagsUnreadable("it does not start like a TIFF")
+    return _Layout(order, big=magic == 43)
+
+
+def directory_at(read: Read, size: int, offset: int) -> Directory:
+    """The directory at a place that `directories` has told; raises TagsUnreadable."""
+    return _directory(read, size, _layout(read), offset)[0]
+
+
+def alone(read: Read, directory: Directory) -> Mapping[int, bytes]:
+    """What to read where, so that a TIFF begins and ends with that directory."""
+    layout = _layout(read)
+    first = struct.pack(layout.order + layout.word, directory.offset)
+    return {8 if layout.big else 4: first, directory.end: bytes(len(first))}
+
+
 def directories(read: Read, size: int) -> Iterator[Directory]:
     """Directories of a TIFF in file order, lazily.
 
@@ -113,14 +137,7 @@ def directories(read: Read, size: int) -> Iterator[Directory]:
     Raises:
         TagsUnreadable: no TIFF, a directory beyond the end, a chain that bites its tail.
     """
-    head = read(0, 16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 8:
-        raise TagsUnreadable("it does not start like a TIFF", beyond_the_end=len(head) < 8)
-    magic = struct.unpack(order + "H", head[2:4])[0]
-    if magic not in (42, 43):
-        raise TagsUnreadable("it does not start like a TIFF")
-    layout = _Layout(order, big=magic == 43)
+    layout = _layout(read)
     (offset,) = _unpack(read, layout, layout.word, 8 if layout.big else 4)
     seen: set[int] = set()
     while offset:
@@ -157,7 +174,7 @@ def _directory(read: Read, size: int, layout: _Layout, offset: int) -> tuple[Dir
             tags[number] = Tag(type=kind, count=values, raw=raw)
     after = read(start + len(block), inline)
     following = struct.unpack(layout.order + layout.word, after)[0] if len(after) == inline else 0
-    return Directory(order=layout.order, offset=offset, tags=tags), following
+    return Directory(order=layout.order, offset=offset, end=start + len(block), tags=tags), following
 
 
 def _value(read: Read, size: int, layout: _Layout, kind: int, values: int, field: bytes) -> bytes | None:

@@ -7,10 +7,14 @@ import sys
 import time
 
 import pytest
+import raw_messages_made
+import redis
 from cells import Cell
 from installation import wait_for
 from invariants import assert_invariants
 from plant import Plant
+
+from worker.settings import broker_socket
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -55,3 +59,24 @@ def test_hostile_messages(plant: Plant, cell: Cell) -> None:
     log = plant.installation.state_dir / "logs" / "worker.log"
     wait_for(lambda: log.read_text().count("message_refused") >= 12, 30, "those behind the scans are refused too")
     assert (plant.part("worker"), plant.coloring()) == (worker, colouring), "a process was lost"
+
+
+def test_bytes_that_are_no_message(plant: Plant, cell: Cell) -> None:
+    """Each of them alone has ended the worker, or made it take the memory for what unpacks to thousands of times."""
+    os.kill(worker := plant.part("worker"), signal.SIGSTOP)
+    before, foreign = plant.told("worker", "message_refused"), [*raw_messages_made.foreign().values()]
+    originals = plant.drop("foreign", 3)
+    plant.wait_jobs("foreign", 3)
+    with redis.Redis(unix_socket_path=str(broker_socket(plant.installation.state_dir))) as client:
+        for queue in ("colorize", "colorize\x06\x163", "colorize\x06\x169"):
+            client.rpush(f"photochrom:{queue}", *foreign)  # taken next
+            client.lpush(f"photochrom:{queue}", *foreign)
+    colouring = plant.coloring()
+    os.kill(worker, signal.SIGCONT)
+    ended = time.time()
+    cell.recovered("bytes in the queue that are no message, among them compressed and nested ones, are dropped",
+                   plant.settle("foreign", 3) - ended)  # fmt: skip
+    assert_invariants(plant, originals, "foreign")
+    wait_for(lambda: plant.told("worker", "message_refused") == before + 6 * len(foreign), 30, "all are dropped")
+    assert (plant.part("worker"), plant.coloring()) == (worker, colouring), "a process was lost"
+    assert {(job.claim_no, job.lost) for job in plant.jobs("foreign")} == {(1, 0)}

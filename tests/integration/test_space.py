@@ -2,12 +2,17 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
+import tifffile
 
 from daemon import space
 from daemon.dispatch import Dispatcher
-from worker import outbox, queue, room
+from worker import deriving, outbox, queue, room
 from worker.answers import NoAnswer, ask
 from worker.db import Database
 from worker.errors import OutputFull
@@ -142,3 +147,32 @@ def test_a_reason_can_be_recorded_whatever_the_folder_is_called(
     assert r"/out\xff has" in reason
     with database.writing() as session:
         session.get_one(Root, "a").reason = reason
+
+
+def test_nobody_waits_for_more_room_than_the_process_may_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may claim any number of pages; waiting costs no strike and would never end."""
+    monkeypatch.setattr(room.resource, "getrlimit", lambda which: (1 << 20, room.resource.RLIM_INFINITY))
+    with (tmp_path / "file").open("wb") as file:
+        room.refuse_without_room(file.fileno(), 1 << 60)
+
+
+def test_room_is_wanted_for_all_pages_whatever_the_size_of_the_first(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gray = np.random.default_rng(0).integers(30, 220, (300, 400), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as book:
+        for page in (gray[:64, :64], gray, gray):
+            book.write(page, photometric="minisblack", metadata=None)
+    wanted: list[int] = []
+
+    def refuse(_fd: int, wanted_bytes: int, _spared_bytes: int) -> None:
+        wanted.append(wanted_bytes)
+        raise OutputFull("no room")
+
+    monkeypatch.setattr(room, "refuse_without_room", refuse)
+    version: Any = SimpleNamespace(name="v", weights_sha256="0" * 64)
+    colorizer: Any = SimpleNamespace(version=version)
+    publication: Any = SimpleNamespace(fd=-1)
+    with (tmp_path / "a.tif").open("rb") as scan, pytest.raises(OutputFull):
+        deriving.derive(settings, colorizer, scan.fileno(), b"a.tif", "0" * 64, publication, policy=mock.MagicMock())
+    assert wanted == [3 * (64 * 64 + 2 * 300 * 400)]

@@ -144,7 +144,7 @@ def test_every_unit_starts_a_verb_that_exists(unit: Path) -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_every_unit_is_confined(unit: Path) -> None:
     text = unit.read_text()
-    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "User=photochrom"):
+    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "User=photochrom", "StateDirectoryMode=0700"):
         assert line in text
     # whoever watches has to see who writes to other users' files; whoever parses pictures alone needs nothing
     watches = unit.stem in {"photochrom-watch", "photochrom-up"}

@@ -71,7 +71,9 @@ def test_others_are_refused(message: Any, why: str) -> None:
 
 def test_time_limits_are_those_of_the_worker() -> None:
     seen: list[Any] = []
-    consumer = type("Consumer", (), {"create_task_handler": lambda self: seen.append, "connection_errors": ()})()
+    consumer = type("Consumer", (), {
+        "create_task_handler": lambda self: seen.append, "connection_errors": (), "task_consumer": mock.MagicMock(),
+    })()  # fmt: skip
     messages.Door(consumer).start(consumer)
     consumer.create_task_handler()(made(queue.COLORIZE, (1,), time_limit=0.01, soft_time_limit="x"))
     (message,) = seen

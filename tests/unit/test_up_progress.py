@@ -16,7 +16,7 @@ from daemon.children import HEALTHY_S, Child, Keeper
 from daemon.progress import Console
 from daemon.supervisor import Supervisor
 from worker import jobs
-from worker.db import Database
+from worker.db import Database, open_database
 from worker.errors import BrokerUnavailable, ExitCode, OutputUnwritable, StateDirInUse
 from worker.overview import Overview, RootStatus
 from worker.settings import RootSettings, Settings, load
@@ -269,6 +269,14 @@ def test_a_state_directory_has_one_holder(tmp_path: Path) -> None:
         pass
     with up.state_directory(tmp_path / "state"):
         pass
+
+
+def test_a_state_directory_is_ours_alone(tmp_path: Path) -> None:
+    """Who may read the database's files can lock them, and no part of ours could write."""
+    with up.state_directory(tmp_path / "state"):
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    open_database(f"sqlite:///{tmp_path / 'another' / 'photochrom.db'}").dispose()
+    assert (tmp_path / "another").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_state_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
