@@ -17,7 +17,9 @@ from daemon.ignoring import Ignored
 from worker import curated, files, identity
 from worker.answers import real_path
 from worker.files import Stamp
+from worker.jobs import OPEN
 from worker.mounts import share_away
+from worker.overview import database_time
 from worker.settings import Settings
 from worker.tables import FileState, Job, Root, RootState, SourceFile, absolute, display
 
@@ -38,7 +40,8 @@ def why(session: Session, settings: Settings, path: bytes) -> Explanation:
     root = session.get(Root, name)
     row = files.by_path(session, name, relative)
     if root is not None and root.state is RootState.OFFLINE:
-        return explained(full, "offline", f"The watched folder {display(root_path)} is offline: {root.reason}", row)
+        offline = f"The watched folder {display(root_path)} is offline: {root.reason}"
+        return explained(full, "offline", offline + _unwatched(session, name), row)
     seen = look_at(full)
     is_folder = isinstance(seen, os.stat_result) and stat.S_ISDIR(seen.st_mode)
     if not isinstance(seen, TimeoutError) and (pattern := scan.ignored_path(relative, root_path, directory=is_folder)):
@@ -71,9 +74,22 @@ def _recorded(
     if job is None and (photo := curated.by_file(session, row.id)) is not None and row.state is FileState.SUBMITTED:
         return explained(full, photo.state, f"Curated photo {photo.id}, {photo.state}: {photo.reason}.", row)
     if job is None:
-        return explained(full, row.state, f"{_FILE[row.state]} since {at(row.since)}: {row.reason}", row)
+        sentence = f"{_FILE[row.state]} since {at(row.since)}: {row.reason}"
+        if row.state is FileState.VANISHED:
+            return explained(full, row.state, sentence, row)
+        gone = _since_then(session, seen, row) if seen is None else ""
+        waits = row.state in {FileState.SETTLING, FileState.BLOCKED}
+        return explained(full, row.state, sentence + gone + (_unwatched(session, row.root) if waits else ""), row)
     sentence = job_sentence(session, settings, job) + _since_then(session, seen, row)
-    return explained(full, job.state, sentence, row)
+    return explained(full, job.state, sentence + (_unwatched(session, row.root) if job.state in OPEN else ""), row)
+
+
+def _unwatched(session: Session, name: str) -> str:
+    """What holds up everything in a folder, and makes what was recorded of it old: that no watcher is there."""
+    root = session.get(Root, name)
+    if root is None or files.is_watched(root, database_time(session)):
+        return ""
+    return " But nobody watches its folder now: start `photochrom up` or `photochrom watch`."
 
 
 _FILE = {

@@ -28,11 +28,10 @@ def job_sentence(session: Session, settings: Settings, job: Job) -> str:
     if job.state is JobState.RUNNING:
         return _running(session, settings, job)
     if job.output_path is not None and job.state in _PUBLISHED:
-        output = session.get_one(Root, job.root).output
         return (
             f"{_PUBLISHED[job.state]} at {at(job.finished_at)} by model {job.model_version}: "
             f"{job.display_output_path} (sha256 {job.output_sha256}). {job.reason}"
-        ).rstrip() + if_lost(output, job)
+        ).rstrip() + if_lost(session.get_one(Root, job.root), job)
     if job.state is JobState.SKIPPED:
         return f"Skipped at {at(job.finished_at)}: {job.reason}"
     if job.state is JobState.QUARANTINED:
@@ -43,8 +42,9 @@ def job_sentence(session: Session, settings: Settings, job: Job) -> str:
     return f"Superseded: {job.reason}"
 
 
-def if_lost(output: bytes, job: Job) -> str:
+def if_lost(root: Root, job: Job) -> str:
     """What is wrong with a job's derivative, as it lies now below the output folder, and how to get it back."""
+    output = root.output
     seen = look_at(absolute(output, job.output_path or b""))
     if isinstance(seen, OSError):
         return f" It cannot be looked at now: {error_words(seen)}."
@@ -53,6 +53,8 @@ def if_lost(output: bytes, job: Job) -> str:
     if not os.path.isdir(output):
         return f" It is not there now, and neither is the output folder {display(output)}: mount it."
     again = f" If it is lost, `photochrom retry {job.id}` makes it again from the original."
+    if look_at(absolute(root.path, job.path)) is None:
+        again = " Nor is the original, to make it again from: restore either from a backup."
     return not_there(job) + (again if job.state in PUBLISHED else "")
 
 
@@ -78,20 +80,20 @@ def _running(session: Session, settings: Settings, job: Job) -> str:
 
 
 def _queued(session: Session, settings: Settings, job: Job) -> str:
+    since = f"since {at(_waits_since(session, job))}"
     if job.not_before is not None and job.not_before > database_time(session):
-        since = f"since {at(_waits_since(session, job))}"
         return f"Waits {since} until {at(job.not_before)}, attempt {job.claim_no + 1}. {job.reason}"
     root = session.get(Root, job.root)
     if root is not None and root.reason:  # paused, or offline
-        return f"Waits in the queue since {at(job.created_at)}. {root.reason}"
+        return f"Waits in the queue {since}. {root.reason}"
     if settings.retrain_pauses_colouring and training_runs.under_way(session):
-        return f"Waits in the queue since {at(job.created_at)} for the training run that is under way."
+        return f"Waits in the queue {since} for the training run that is under way."
     if (elder := twins.elder_of(session, job)) is not None:
         return (
-            f"Waits in the queue since {at(job.created_at)} for job {elder.id} ({elder.display_path}, "
+            f"Waits in the queue {since} for job {elder.id} ({elder.display_path}, "
             f"{state_words(elder.state)}), which has the same bytes: its derivative will be copied."
         )
-    return f"Waits in the queue since {at(job.created_at)}, {_before(session, job)} before it. {job.reason}".rstrip()
+    return f"Waits in the queue {since}, {_before(session, job)} before it. {job.reason}".rstrip()
 
 
 def _waits_since(session: Session, job: Job) -> dt.datetime | None:

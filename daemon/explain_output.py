@@ -11,6 +11,7 @@ from daemon import batch_report
 from daemon.explain_job import if_lost, not_there
 from daemon.explanation import Explanation, explained, look_at, state_words
 from worker.answers import real_path
+from worker.jobs import PUBLISHED
 from worker.names import owner_of_temporary
 from worker.settings import Settings
 from worker.tables import Job, Root, absolute, display
@@ -30,7 +31,7 @@ def outside(session: Session, settings: Settings, full: bytes) -> Explanation:
     for root, relative in outputs:
         if (own := _own_file(session, full, relative)) is not None:
             return own
-        if (published := _published(session, root, full, relative)) is not None:
+        if (published := _published(session, root, full, relative, again=settings.sidecar)) is not None:
             return published
     for root, _ in outputs:
         return _unknown(full, root)
@@ -49,13 +50,15 @@ def _outputs(session: Session, full: bytes) -> Iterator[tuple[Root, bytes]]:
             yield root, os.path.relpath(full, real)
 
 
-def _published(session: Session, root: Root, full: bytes, relative: bytes) -> Explanation | None:
-    """A derivative of the record, or the sidecar of one."""
+def _published(session: Session, root: Root, full: bytes, relative: bytes, *, again: bool) -> Explanation | None:
+    """A derivative of the record, or the sidecar of one; `again`: whether sidecars are written now."""
     if (job := publisher(session, root.name, relative)) is not None:
-        what, lost = "The derivative", if_lost(root.output, job)
+        what, lost = "The derivative", if_lost(root, job)
     elif relative.endswith(SIDECAR) and (job := publisher(session, root.name, relative.removesuffix(SIDECAR))):
         what = f"The sidecar of {job.display_output_path}, the derivative"
         lost = not_there(job) if look_at(full) is None else ""
+        if lost and again and job.state in PUBLISHED:
+            lost += f" If it is lost, `photochrom retry {job.id}` makes it and the derivative again from the original."
     else:
         return None
     master = display(absolute(root.path, job.path))

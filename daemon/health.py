@@ -120,7 +120,7 @@ def _root(session: Session, root: Root, now: dt.datetime, late_s: float) -> Sign
     if root.state is RootState.OFFLINE:
         return Sign(what, False, f"offline: {root.reason}")
     age_s = max(0.0, (now - root.scanned_at).total_seconds()) if root.scanned_at else None
-    if root.watcher is None or leases.ended_by(now, root.watcher_until, leases.LONGER_ELSEWHERE * files.ROOT_LEASE_S):
+    if not files.is_watched(root, now):
         return Sign(what, False, "nobody watches it. Start `photochrom up` or `photochrom watch`.", age_s)
     if age_s is None:
         return _first_scan(session, root, now, late_s)
@@ -158,10 +158,11 @@ def _waiting(session: Session, settings: Settings, now: dt.datetime) -> Sign:
     if settings.retrain_pauses_colouring and training_runs.under_way(session):
         return Sign("work", True, "colouring waits for the training run that is under way (retrain_pauses_colouring)")
     held = sa.select(Root.name).where(sa.or_(Root.state == RootState.OFFLINE, Root.reason != ""))
-    ready = sa.func.coalesce(Job.not_before, Job.created_at)
-    oldest = session.scalar(
-        sa.select(sa.func.min(ready)).where(Job.state == JobState.QUEUED, due(Job), Job.root.not_in(held))
-    )
+    waiting = (Job.state == JobState.QUEUED, due(Job), Job.root.not_in(held))
+    # what has been worked on before waits since its pause ended, or since it was given or sent back
+    back = sa.select(sa.func.max(JobEvent.at)).where(JobEvent.job_id == Job.id).correlate(Job).scalar_subquery()
+    ready = sa.case((Job.claim_no == 0, Job.created_at), else_=sa.func.coalesce(Job.not_before, back))
+    oldest = session.scalar(sa.select(sa.func.min(ready)).where(*waiting))
     # the newest event, not the newest of all jobs: read from the end, it is found at once
     claims = sa.select(JobEvent.at).where(JobEvent.state == JobState.RUNNING)
     claimed = session.scalar(claims.order_by(JobEvent.id.desc()).limit(1))

@@ -1,11 +1,12 @@
 """`photochrom quarantine`: what was given up on, with its evidence, and what a person decides about it."""
 
-import errno
 import hashlib
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -15,9 +16,11 @@ from sqlalchemy.orm import Session
 from daemon.explanation import at
 from daemon.questions import as_json, record
 from worker import jobs
+from worker.answers import ask
 from worker.db import Database
 from worker.errors import ExitCode, JobMoved, PhotochromError
 from worker.json_output import print_json, print_json_rows
+from worker.meanings import in_words
 from worker.originals import open_below
 from worker.pages import ROW_ID, rows_by_id
 from worker.settings import load
@@ -57,8 +60,11 @@ def list_(as_json: bool) -> None:
 @as_json
 def show(job_id: int, as_json: bool) -> None:
     """Show the evidence on one scan: error, traceback, the file then and now, host, model, attempts, last end."""
-    with record(load()) as database, database.reading() as session:
-        report = evidence(session, job_id)
+    with record(load()) as database:
+        with database.reading() as session:
+            report, root, path = evidence(session, job_id)
+        if root is not None:  # no transaction is open while a large file is read, or a share does not answer
+            report["now"] = _as_it_is_now(root, path)
     if as_json:
         print_json(report)
         return
@@ -81,8 +87,8 @@ def _event_line(event: Mapping[str, Any]) -> str:
     return f"{at(event['at'])}  {event['state']}, claim {event['claim_no']}{by}  {event['note']}".rstrip()
 
 
-def evidence(session: Session, job_id: int) -> dict[str, Any]:
-    """Everything the record knows about why a job was given up, and how its file looks now.
+def evidence(session: Session, job_id: int) -> tuple[dict[str, Any], bytes | None, bytes]:
+    """Everything the record knows about why a job was given up; its root, if there is one, and its path below that.
 
     Args:
         session: a reading session.
@@ -97,7 +103,7 @@ def evidence(session: Session, job_id: int) -> dict[str, Any]:
     file, root = session.get_one(SourceFile, job.source_file_id), session.get(Root, job.root)
     events = session.scalars(sa.select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
     ends = [found[0] for event in events if (found := _END.search(event.note))]
-    return {
+    report = {
         "id": job.id, "state": job.state, "root": job.root, "path": job.display_path, "reason": job.reason,
         "error": job.error_class, "message": job.error_message, "traceback_tail": job.traceback_tail,
         "attempts": job.claim_no, "failures": job.failures, "lost_workers": job.lost,
@@ -106,9 +112,10 @@ def evidence(session: Session, job_id: int) -> dict[str, Any]:
         "source_sha256": job.source_sha256,
         "recorded": {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, "ctime_ns": file.ctime_ns,
                      "inode": file.inode},
-        "now": _as_it_is_now(root.path, job.path) if root is not None else None,
+        "now": None,
         "events": [_told(event) for event in events],
     }  # fmt: skip
+    return report, root.path if root is not None else None, job.path
 
 
 def _told(event: JobEvent) -> dict[str, Any]:
@@ -121,15 +128,17 @@ def _told(event: JobEvent) -> dict[str, Any]:
 def _as_it_is_now(root: bytes, below: bytes) -> dict[str, Any]:
     """Stat and sha256 of a file; the error where it cannot be looked at."""
     path = absolute(root, below)
+    told: dict[str, Any] = {"path": display(path)}
     try:
-        fd = open_below(root, below)
+        status = ask(path, partial(os.lstat, path))
+        told |= {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns,
+                 "inode": status.st_ino, "mode": oct(status.st_mode), "owner": status.st_uid}  # fmt: skip
+        if not stat.S_ISREG(status.st_mode):
+            return told | {"error": "It is no regular file now."}
+        with os.fdopen(open_below(root, below), "rb") as file:
+            return told | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:
-        return {"path": display(path), "error": f"{errno.errorcode.get(error.errno or 0, '?')}: {error.strerror}"}
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        return {"path": display(path), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
-                "ctime_ns": status.st_ctime_ns, "inode": status.st_ino, "mode": oct(status.st_mode),
-                "owner": status.st_uid, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}  # fmt: skip
+        return told | {"error": in_words(error)}
 
 
 @quarantine.command()

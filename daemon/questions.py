@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import hashlib
 import json
 import os
 import sys
@@ -13,11 +14,13 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from daemon.explanation import look_at
 from worker import jobs, training_runs
 from worker.addresses import without_password
 from worker.db import Database, missing_file, open_database, refuse_unmigrated
 from worker.errors import DatabaseUnusable, ExitCode, JobMoved
 from worker.json_output import print_json, print_json_rows
+from worker.originals import open_below
 from worker.pages import ROW_ID, rows_by_id
 from worker.settings import Settings, config_file, load
 from worker.tables import JOB_STATUS, Job, JobState, Root, absolute, display
@@ -189,10 +192,27 @@ def _sent_back(database: Database, job_id: int, force: bool) -> Job:
     derivative = absolute(root.output, job.output_path)
     if not os.path.isdir(root.output):
         raise JobMoved(f"is {job.state}, and its output folder {display(root.output)} is not there: mount it.")
-    if os.path.lexists(derivative):
+    if os.path.lexists(derivative) and not (load().sidecar and _lacks_sidecar(root, job)):
         raise JobMoved(f"is {job.state}; to have it done again, move its derivative {display(derivative)} away.")
+    original = absolute(root.path, job.path)
+    if look_at(original) is None:  # a share that does not answer says nothing
+        raise JobMoved(f"is {job.state}, and its original {display(original)} is not there to make it again from.")
     with database.writing() as session:
         return jobs.do_again(session, job)
+
+
+def _lacks_sidecar(root: Root, job: Job) -> bool:
+    """Whether only the sidecar of a derivative is lost; one with other bytes than ours would not be replaced."""
+    from daemon.explain_output import SIDECAR
+
+    path = job.output_path or b""
+    if os.path.lexists(absolute(root.output, path + SIDECAR)):
+        return False
+    try:
+        with os.fdopen(open_below(root.output, path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == job.output_sha256
+    except OSError:
+        return False
 
 
 @click.command()

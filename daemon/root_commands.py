@@ -2,15 +2,19 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 import click
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from daemon.questions import record
 from worker import files
+from worker.answers import real_path
 from worker.errors import ExitCode
+from worker.fixity import LET_GO, LET_GO_BOTH
 from worker.settings import load
-from worker.tables import Root, display
+from worker.tables import FileState, Root, SourceFile, display
 
 
 @click.group()
@@ -34,3 +38,43 @@ def accept(name: str) -> None:
         click.echo(f"{name} is no folder that was refused as another one; see `photochrom status`.", err=True)
         sys.exit(ExitCode.FAILED)
     click.echo(f"{display(found.path)} is taken as it is now.")
+
+
+@roots.command("let-go")
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+@click.option("--derivative", is_flag=True, help="Their derivatives were taken away on purpose too.")
+def let_go(paths: tuple[str, ...], derivative: bool) -> None:
+    """Say that scans which are gone were taken away on purpose: `verify --all` misses them no longer.
+
+    PATH is a scan, or a folder: every scan in it that is gone. What comes back is taken and watched over as before.
+    """
+    refused = 0
+    with record(load()) as database:
+        with database.reading() as session:
+            roots = dict(session.execute(sa.select(Root.name, Root.path)).tuples().all())
+        watched = {name: real_path(path).rstrip(b"/") for name, path in roots.items()}
+        for path in paths:
+            full = real_path(os.fsencode(path))
+            with database.writing() as session:
+                count = _let_go(session, watched, full, LET_GO_BOTH if derivative else LET_GO)
+            refused += not count
+            if count:
+                click.echo(f"{path}: {count} of the scans that are gone {'was' if count == 1 else 'were'} let go.")
+            else:
+                click.echo(f"{path}: nothing there is recorded as gone; see `photochrom why`.", err=True)
+    if refused:
+        sys.exit(ExitCode.FAILED)
+
+
+def _let_go(session: Session, watched: Mapping[str, bytes], full: bytes, reason: str) -> int:
+    count, file = 0, SourceFile
+    said = sa.case((file.reason == LET_GO_BOTH, LET_GO_BOTH), else_=reason)  # it is not taken back
+    for name, real in watched.items():
+        if full != real and not full.startswith(real + b"/"):
+            continue
+        path = full[len(real) + 1 :]
+        below = sa.and_(file.path >= path + b"/", file.path < path + b"0") if path else sa.true()  # 0 comes after /
+        gone = (file.root == name, file.state == FileState.VANISHED, sa.or_(file.path == path, below))
+        done = session.execute(sa.update(file).where(*gone).values(reason=said))
+        count += done.rowcount  # type: ignore[attr-defined]
+    return count

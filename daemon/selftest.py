@@ -20,6 +20,7 @@ import click
 from daemon.intake import ignore_lease_signals
 from daemon.questions import as_json
 from daemon.share_trials import Trial, all_trials
+from worker.answers import ask
 from worker.errors import ExitCode, PhotochromError, RootMissing
 from worker.json_output import print_json
 from worker.mounts import mount_of
@@ -56,7 +57,7 @@ def try_out(folder: Path, settings: Settings) -> list[Trial]:
 
 def _refuse_unlistable(folder: Path) -> None:
     try:
-        os.scandir(folder).close()
+        ask(folder, lambda: os.scandir(folder).close())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RootMissing(f"{folder} is no folder. Mount it, or name another with --root.") from error
     except OSError as error:
@@ -152,10 +153,10 @@ def _remove(folder: Path) -> str:
 
 
 @click.command()
-@click.option("--root", type=click.Path(path_type=Path, readable=False), required=True,
-              help="The folder to try, on the share itself.")  # fmt: skip
+# no click.Path, which looks at it: it may not answer
+@click.option("--root", metavar="DIR", required=True, help="The folder to try, on the share itself.")
 @as_json
-def selftest(root: Path, as_json: bool) -> None:
+def selftest(root: str, as_json: bool) -> None:
     """Try on a share of your own what works there: canary, rename, slow write, replace, lock, clock, space, events.
 
     It writes into a hidden folder of its own below DIR, and removes it again. Exits 6 when the share cannot be watched,

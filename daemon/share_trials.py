@@ -143,7 +143,9 @@ def _replaced(own: Path) -> Trial:
 
 
 def _events(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
-    root = next((root for root in settings.watched if root.path == folder), RootSettings(path=folder, output=folder))
+    real = os.path.realpath(folder)  # it may be named by a link, or be a folder in a root
+    ours = (root for root in settings.watched if is_within(real, os.path.realpath(root.path)))
+    root = next(ours, RootSettings(path=folder, output=folder))
     mount = mount_of(folder)
     mode = roots.watch_mode(root, mount)
     try:

@@ -6,21 +6,21 @@ at once, and however long a share is away, few threads wait for it. What may tak
 a walk through it, is asked by a name of its own, so that nobody else takes it for silence.
 """
 
+import _thread
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 #: from a question to the conclusion that nobody answers; a busy share may take seconds
 PATIENCE_S: Final = 5.0
 
 Answer = TypeVar("Answer")
-#: what is unanswered, by folder and name: since when (monotonic, seconds), and the thread that waits
-_asked: Final[dict[tuple[bytes, str], tuple[float, threading.Thread]]] = {}
+#: what is unanswered, by folder and name: since when (monotonic, seconds), and the answer to come
+_asked: Final[dict[tuple[bytes, str], tuple[float, "Future[Any]"]]] = {}
 
 
 class NoAnswer(TimeoutError):
@@ -53,19 +53,18 @@ def ask(
     if (earlier := _asked.get(key)) is not None:
         _wait(key[0], *earlier, patience_s)
     answer: Future[Answer] = Future()
-    thread = threading.Thread(target=_put, args=(question, answer), name="question", daemon=True)
     since_s = time.monotonic()
-    thread.start()
-    _asked[key] = mine = since_s, thread
-    _wait(key[0], since_s, thread, patience_s)
+    # threading's own `start` waits for ever for a thread whose first step found no memory (python/cpython#140746)
+    _thread.start_new_thread(_put, (question, answer))
+    _asked[key] = mine = since_s, answer
+    _wait(key[0], since_s, answer, patience_s)
     if _asked.get(key) is mine:  # one of thousands of folders, which nobody may ever ask again
         del _asked[key]
     return answer.result()
 
 
-def _wait(folder: bytes, since_s: float, thread: threading.Thread, patience_s: float) -> None:
-    thread.join(max(0.0, since_s + patience_s - time.monotonic()))
-    if thread.is_alive():
+def _wait(folder: bytes, since_s: float, answer: "Future[Any]", patience_s: float) -> None:
+    if not wait([answer], max(0.0, since_s + patience_s - time.monotonic())).done:
         raise NoAnswer(folder, time.monotonic() - since_s)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
-from worker.addresses import without_password
+from worker.addresses import with_patience, without_password
 from worker.database_errors import advice_on, first_line
 from worker.errors import DatabaseNewer, DatabaseUnusable
 from worker.mounts import mount_of
@@ -106,8 +106,8 @@ def open_database(url: str) -> Database:
     """
     try:
         parsed = sa.make_url(url)
-        if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.drivername in {"postgresql", "postgresql+psycopg"}:
+            parsed = with_patience(parsed.set(drivername="postgresql+psycopg"))
         sqlite = parsed.get_backend_name() == "sqlite"
         engine = _sqlite(parsed) if sqlite else sa.create_engine(parsed, pool_pre_ping=True)
         with engine.connect():

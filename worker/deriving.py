@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Derived:
 def derive(
     settings: Settings, colorizer: Colorizer, fd: int, name: bytes, source_sha256: str,
     publication: publish.Publication, *, policy: Policy, force: bool = False, job_id: str = "",
+    expect: Callable[[bytes], None] = lambda extension: None,
 ) -> Derived:  # fmt: skip
     """Read a scan, colour it, write the derivative, read it again and compare.
 
@@ -56,6 +58,7 @@ def derive(
         policy: how it is coloured and written.
         force: colour also what is in colour already, bitonal or blank.
         job_id: for what the derivative says of its making.
+        expect: gets the derivative's suffix before anything is computed; raises what speaks against it.
 
     Raises:
         PhotochromError: the scan will not do, or what was written is not what was meant.
@@ -70,6 +73,8 @@ def derive(
     )
     max_pixels = int(settings.max_megapixels * 1e6)
     with scans.open_scan(fd, assumed_gray_trc=settings.gray_curve, max_pixels=max_pixels, force=force) as scan:
+        extension = policy.extension(scan.kind, os.path.splitext(name)[1])
+        expect(extension)
         # pages may differ in size
         wanted = max(scan.header.total_pixels, scan.width * scan.height) * 3 * scan.bit_depth // 8
         # a message may be out since before its folder paused: what is to stay free is no room
@@ -78,7 +83,6 @@ def derive(
         rendered = derivative.render(scan, colorizer, publication.fd, policy=policy, origin=origin)
         proof = derivative.verify(scan, publication.fd, max_pixels=max_pixels)
         derivative.check(rendered, proof)
-        extension = policy.extension(scan.kind, os.path.splitext(name)[1])
     if originals.stamp(fd) != before:
         raise ScanChanged("The file changed while it was read. The watcher takes its new content.")
     return Derived(extension=extension, scan=scan, rendered=rendered, proof=proof, policy=policy, origin=origin)

@@ -1,6 +1,7 @@
 """The record of watched folders and the files in them, before their jobs."""
 
 import dataclasses
+import datetime as dt
 import json
 import os
 import shlex
@@ -109,6 +110,12 @@ def _is_free_for(watcher: str, lease_s: float) -> sa.ColumnElement[bool]:
     """Whether a daemon may watch a root: no other one does, or its right is void."""
     void = leases.is_void(Root.watcher_until, leases.LONGER_ELSEWHERE * lease_s)
     return sa.or_(Root.watcher.is_(None), Root.watcher == watcher, void)
+
+
+def is_watched(root: Root, now: dt.datetime) -> bool:
+    """Whether a daemon has the right to watch a root at a time of the database's clock."""
+    over = leases.ended_by(now, root.watcher_until, leases.LONGER_ELSEWHERE * ROOT_LEASE_S)
+    return root.watcher is not None and not over
 
 
 def accept_root(session: Session, name: str) -> bool:

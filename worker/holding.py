@@ -4,23 +4,33 @@ A share whose server is gone holds whoever touches it, for ever. What waits ther
 process; and until then this process colours no scan of any other folder.
 """
 
+import _thread
 import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from worker import jobs, strikes
 from worker.answers import NoAnswer, ask
+from worker.database_errors import advice_on, first_line
 from worker.db import Database
 from worker.errors import JobMoved, OutputBlocked, PhotochromError, ScanUnreadable
 from worker.settings import Settings
 from worker.tables import Job, display
 
 logger = logging.getLogger(__name__)
+
+#: a thread that has not begun after so long will not: less than a lease lasts
+BEGINS_S: Final = 10.0
+#: from one try to record something to the next while the database is away; shorter than from sweep to sweep
+AGAIN_S: Final = 0.5
 
 
 @contextlib.contextmanager
@@ -34,9 +44,16 @@ def held(database: Database, settings: Settings, job: Job, folders: tuple[bytes,
         folders: the one it reads from and the one it writes to. When one of them has not answered for as long as a
             lease lasts, the job goes back into the queue without a strike, and this process ends.
     """
-    done = threading.Event()
+    begun, done, ended = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
+        begun.set()
+        try:
+            renew()
+        finally:
+            ended.set()
+
+    def renew() -> None:
         """Until the work has ended, or another worker has the claim."""
         while not done.wait(settings.heartbeat_s):
             try:
@@ -49,13 +66,34 @@ def held(database: Database, settings: Settings, job: Job, folders: tuple[bytes,
             except (sa.exc.SQLAlchemyError, MemoryError, RuntimeError):  # the next may find it, or memory
                 logger.warning("lease_not_renewed", exc_info=True)
 
-    thread = threading.Thread(target=hold, name="lease", daemon=True)
-    thread.start()
+    # threading's own `start` waits for ever for a thread whose first step found no memory (python/cpython#140746)
+    _thread.start_new_thread(hold, ())
+    if not begun.wait(BEGINS_S):
+        raise MemoryError("the thread that renews the lease did not begin")
     try:
         yield
     finally:
         done.set()
-        thread.join()
+        ended.wait()
+
+
+def settle(database: Database, move: Callable[[Session], Job]) -> Job:
+    """Record what became of a claimed job, as soon as the database answers.
+
+    Until then this process could claim nothing else either; and a lease that runs out is a strike against the scan.
+
+    Raises:
+        JobMoved: the claim is void.
+    """
+    while True:
+        try:
+            with database.writing() as session:
+                return move(session)
+        except sa.exc.OperationalError as error:
+            if not advice_on(error):  # it may be our own statement
+                raise
+            logger.warning("record_away", extra={"why": first_line(error)})
+            time.sleep(AGAIN_S)
 
 
 def _silence(folders: tuple[bytes, bytes], settings: Settings) -> PhotochromError | None:

@@ -78,7 +78,7 @@ def submit(
         return live, False
     if live is not None:
         _move(session, live.id, JobState.SUPERSEDED, note="new content", reason="The scan has new content.")
-        _supersede_reruns(session, file)
+        _supersede_reruns(session, file, sha256)
     job = Job(
         source_file_id=file.id,
         root=file.root,
@@ -96,9 +96,10 @@ def submit(
     return job, True
 
 
-def _supersede_reruns(session: Session, file: SourceFile) -> None:
-    """Open re-runs of a file would wait for ever for its old content."""
+def _supersede_reruns(session: Session, file: SourceFile, sha256: str) -> None:
+    """Open re-runs of a file would wait for ever for its old content; those of the present one stay."""
     rerun = sa.select(Job.id).where(Job.source_file_id == file.id, Job.variant != "", Job.state.in_(OPEN))
+    rerun = rerun.where(Job.source_sha256 != sha256)
     for job_id in session.scalars(rerun).all():
         reason = "The scan has new content; recolour it again if you want it by this version."
         _move(session, job_id, JobState.SUPERSEDED, note="new content", reason=reason)
@@ -113,8 +114,10 @@ def claim(
     would wait for it, and all other scans with him. Its message counts as lost, and is sent again.
 
     The job keeps the model version it was pinned to, or is pinned to `model_version`. Twins (the same bytes under
-    another path) wait for the elder, so that the net runs once.
+    another path) wait for the elder, so that the net runs once; of two that are claimed at once, one sees the other.
     """
+    sha256 = session.scalar(sa.select(Job.source_sha256).where(Job.id == job_id))
+    leases.take_turns(session, str(sha256).encode())
     try:
         return _move(
             session,
@@ -261,9 +264,9 @@ def retry(session: Session, job_id: int, note: str = "retry", *, force: bool = F
 
 
 def do_again(session: Session, job: Job) -> Job:
-    """Send a published job back whose derivative was seen to be lost; raises JobMoved if it was done again since."""
+    """Send a published job back whose derivative or sidecar was seen to be lost; JobMoved if done again since."""
     seen = sa.and_(Job.state.in_(PUBLISHED), Job.claim_no == job.claim_no)
-    return _forgiven(session, job.id, seen, "its derivative is lost")
+    return _forgiven(session, job.id, seen, "its derivative or sidecar is lost")
 
 
 def _forgiven(session: Session, job_id: int, where: sa.ColumnElement[bool], note: str) -> Job:

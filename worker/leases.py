@@ -1,6 +1,7 @@
 """Leases: who holds a row, until when, and how one of a holder that died is known, whatever the clock did since."""
 
 import datetime as dt
+import hashlib
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -41,3 +42,13 @@ def refuse_another(session: Session, name: str, watcher: str) -> None:
     ours = sa.update(Root).where(Root.name == name, Root.watcher == watcher).values(watcher=watcher)
     if session.execute(ours).rowcount != 1:  # type: ignore[attr-defined]
         raise WatchedByAnother(f"Another daemon watches {name!r} now.")
+
+
+def take_turns(session: Session, about: bytes) -> None:
+    """Until this transaction ends, another that is about the same waits here, and then sees what this one has written.
+
+    For what no guarded UPDATE of one row can decide, because it looks at other rows. SQLite has one writer at a time.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        number = int.from_bytes(hashlib.sha256(about).digest()[:8], signed=True)
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(number, sa.BigInteger()))))

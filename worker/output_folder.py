@@ -112,7 +112,12 @@ def rename_without_replacing(directory: int, old: bytes, new: bytes) -> None:
         return
     # the empty file holds the name for the moment until our own rename takes its place
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory))
-    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+    try:
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):  # else it would hold the name for ever: nobody knows it as ours
+            os.unlink(new, dir_fd=directory)
+        raise
 
 
 @functools.cache
@@ -139,6 +144,20 @@ def sha256_of(descriptor: int) -> str:
     for block in blocks(descriptor):
         digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_of_name(directory: int, name: bytes) -> str | None:
+    """What lies under a name: None when nothing; no sha256 (an empty string) when it is no file that we may read."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError:  # a link, or a file we may not read: not ours
+        return ""
+    try:
+        return sha256_of(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+    finally:
+        os.close(descriptor)
 
 
 def blocks(descriptor: int) -> Iterator[bytes]:

@@ -9,13 +9,13 @@ import dataclasses
 import errno
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from worker import room
 from worker.errors import OutputBlocked
 from worker.names import derivative_names, is_left_by_earlier_claim, is_temporary, temporary_name
 from worker.output_folder import (
@@ -25,6 +25,7 @@ from worker.output_folder import (
     published_mode,
     rename_without_replacing,
     sha256_of,
+    sha256_of_name,
     synchronise,
     write_all,
 )
@@ -132,11 +133,20 @@ class Publication:
             os.fsync(self.fd)
             digest = sha256_of(self.fd)
             size = os.fstat(self.fd).st_size
-            for name in names:
-                there = self._sha256_of_name(self._base(name))
-                # equal bytes under this name are what we were about to write
-                if there is None or there == digest or there in replaces:
-                    return Planned(path=name, sha256=digest, size=size, replaces=there)
+            # equal bytes under a name are what we were about to write
+            name, there = self._free(names, {digest, *replaces})
+        return Planned(path=name, sha256=digest, size=size, replaces=there)
+
+    def look(self, names: Sequence[bytes], *, replaces: Collection[str] = ()) -> bytes:
+        """The name that it will get, as things are: asked before anything is computed for it; see `plan`."""
+        with output_errors():
+            return self._free(names, replaces)[0]
+
+    def _free(self, names: Sequence[bytes], ours: Collection[str]) -> tuple[bytes, str | None]:
+        for name in names:
+            there = sha256_of_name(self._directory, self._base(name))
+            if there is None or there in ours:
+                return name, there
         raise OutputBlocked(
             f"Every name for the derivative is taken by another file ({os.fsdecode(names[0])!r}). "
             "Move that file away; the job goes on by itself."
@@ -162,7 +172,7 @@ class Publication:
             if self._group is not None:
                 os.fchown(self.fd, -1, self._group)
             os.fsync(self.fd)
-            there = self._sha256_of_name(base)
+            there = sha256_of_name(self._directory, base)
             if there is not None and (there == planned.sha256 or there in replaces):
                 os.rename(self._temporary, base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             else:
@@ -186,23 +196,10 @@ class Publication:
             raise ValueError(f"{path!r} does not lie in {self._relative!r}")
         return base
 
-    def _sha256_of_name(self, name: bytes) -> str | None:
-        """What lies under a name here: None when nothing; no sha256 (an empty string) when it is no regular file."""
-        try:
-            descriptor = os.open(
-                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._directory
-            )
-        except FileNotFoundError:
-            return None
-        except OSError:  # a link, or a file we may not read: not ours
-            return ""
-        try:
-            return sha256_of(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
-        finally:
-            os.close(descriptor)
 
-
-def copy_into(publication: Publication, output_root: bytes | str | Path, path: bytes, *, sha256: str) -> bool:
+def copy_into(
+    publication: Publication, output_root: bytes | str | Path, path: bytes, *, sha256: str, spared_bytes: int = 0
+) -> bool:
     """Fill a publication with an existing derivative's bytes.
 
     Args:
@@ -210,6 +207,7 @@ def copy_into(publication: Publication, output_root: bytes | str | Path, path: b
         output_root: of the existing derivative.
         path: of it, below that root.
         sha256: that it must have.
+        spared_bytes: to stay free on the disk.
 
     Returns:
         False when it is not there any more, or not the same any more; then the publication is empty again.
@@ -230,6 +228,7 @@ def copy_into(publication: Publication, output_root: bytes | str | Path, path: b
     finally:
         os.close(parent)
     try:
+        room.refuse_without_room(publication.fd, os.fstat(source).st_size, spared_bytes)
         digest = hashlib.sha256()
         with output_errors():
             for block in blocks(source):

@@ -119,12 +119,23 @@ def submit(database: Database, wanted: Wanted, where: Sequence[Place]) -> int:
     for page in _pages(database, wanted, where):
         with database.writing() as session:
             for file, _ in page:
+                if not _is_still(session, file):
+                    continue
                 _, new = jobs.submit(
                     session, file, str(file.sha256), priority=PRIORITY["backlog"], variant=wanted.variant,
                     model_version=wanted.version, parameters=dict(wanted.parameters),
                 )  # fmt: skip
                 count += new
     return count
+
+
+def _is_still(session: Session, seen: SourceFile) -> bool:
+    """Whether a file still has the content that was seen: a job for what it had would wait for it for ever.
+
+    Whoever records new content waits until this transaction ends, and then ends the job.
+    """
+    same = sa.and_(SourceFile.id == seen.id, SourceFile.sha256 == seen.sha256, SourceFile.job_id == seen.job_id)
+    return session.scalar(sa.select(SourceFile.id).where(same).with_for_update()) is not None
 
 
 def _pages(database: Database, wanted: Wanted, where: Sequence[Place]) -> Iterator[list[tuple[SourceFile, str | None]]]:

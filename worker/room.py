@@ -26,14 +26,20 @@ def free_bytes(where: int | Path) -> int | None:
 def refuse_without_room(fd: int, wanted_bytes: int, spared_bytes: int = 0) -> None:
     """See that a file can grow to its size, or as far as the process may write: nobody waits for more than that.
 
+    Args:
+        fd: of the file.
+        wanted_bytes: how far it is to grow.
+        spared_bytes: to stay free besides.
+
     Raises:
         OutputFull: it cannot; the scan waits without a strike.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    wanted_bytes = spared_bytes + (wanted_bytes if limit == resource.RLIM_INFINITY else min(wanted_bytes, limit))
+    wanted_bytes = wanted_bytes if limit == resource.RLIM_INFINITY else min(wanted_bytes, limit)
     free = free_bytes(fd)
-    if free is not None and free < wanted_bytes:
+    if free is not None and free < wanted_bytes + spared_bytes:
+        spared = f", {spared_bytes / 2**20:.0f} MiB are to stay free" if spared_bytes else ""
         raise OutputFull(
-            f"The derivative may take {wanted_bytes / 2**20:.0f} MiB and only {free / 2**20:.0f} MiB are free. "
-            "Free some space; the job goes on by itself."
+            f"The derivative may take {wanted_bytes / 2**20:.0f} MiB{spared}, and only {free / 2**20:.0f} MiB are "
+            "free. Free some space; the job goes on by itself."
         )

@@ -6,17 +6,20 @@ number. Names and paths that are not valid UTF-8 are written with U+FFFD, with t
 
 import dataclasses
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from worker.errors import OutputBlocked
 from worker.marking import PRODUCT, Origin
-from worker.output_folder import write_all
+from worker.output_folder import open_directory, sha256_of, write_all
 from worker.policy import Policy
 from worker.proof import LStarReport, Rendered
 from worker.publish import Publication, Published, output_errors
@@ -105,7 +108,9 @@ def read(output_root: bytes, derivative: bytes) -> dict[str, Any] | None:
             content = json.load(file)
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        return None
+    return content if all(isinstance(content.get(part), dict) for part in ("source", "derivative")) else None
 
 
 def write(
@@ -115,6 +120,7 @@ def write(
     *,
     claim_no: int,
     mode: int | None = None,
+    fence: Callable[[], object] = lambda: None,
 ) -> bytes:
     """Publish the sidecar beside its derivative, atomically; an older one of the same derivative is replaced.
 
@@ -124,6 +130,7 @@ def write(
         content: from `document`.
         claim_no: for the temporary name.
         mode: of the file; None for 0666 without the umask.
+        fence: raises when the claim is void; asked when the temporary file is there, which the next claim removes.
 
     Returns:
         Its path below the output root.
@@ -138,15 +145,66 @@ def write(
     with Publication(output_root, os.path.dirname(path), job_id=job_id, claim_no=claim_no, mode=mode) as publication:
         with output_errors():
             write_all(publication.fd, data)
+        fence()
         ours = _sha256_of_ours(os.path.join(os.fsencode(output_root), path), content)
         publication.commit(publication.plan([path], replaces=ours), replaces=ours)
     return path
 
 
+def refuse_foreign(output_root: bytes, derivative: bytes) -> None:
+    """See that a derivative's sidecar can be written, as things are.
+
+    Raises:
+        OutputBlocked: what is not ours has its name.
+    """
+    path = os.path.join(output_root, derivative + SUFFIX)
+    if os.path.lexists(path) and not _sha256_of_ours(path, {"derivative": _named(derivative)}):
+        raise OutputBlocked(f"{os.fsdecode(path)!r} is the sidecar of another derivative: move it away.")
+
+
+def _without_waiting(path: Any, flags: int) -> int:
+    """A pipe that somebody put there would never open, and a link leads elsewhere."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def withdraw(output_root: bytes, derivative: bytes, sha256s: Collection[str]) -> None:
+    """Remove a derivative of ours that another one has taken the place of, and its sidecar; what was changed stays.
+
+    Args:
+        output_root: of the derivative.
+        derivative: its path below.
+        sha256s: that it may have.
+    """
+    folder, _, name = derivative.rpartition(b"/")
+    with output_errors():
+        try:
+            directory = open_directory(output_root, folder, create=False)
+        except FileNotFoundError:
+            return
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                ours = stat.S_ISREG(os.fstat(fd).st_mode) and sha256_of(fd) in sha256s
+            finally:
+                os.close(fd)
+            if ours:
+                os.unlink(name, dir_fd=directory)
+                with suppress(OutputBlocked):
+                    if _sha256_of_ours(
+                        os.path.join(output_root, derivative + SUFFIX), {"derivative": _named(derivative)}
+                    ):
+                        os.unlink(name + SUFFIX, dir_fd=directory)
+        except OSError as error:  # gone, a link, or none that we may read: not ours
+            if error.errno not in {errno.ENOENT, errno.ELOOP, errno.EACCES}:
+                raise
+        finally:
+            os.close(directory)
+
+
 def _sha256_of_ours(path: bytes, content: Mapping[str, Any]) -> frozenset[str]:
     """The sha256 of the file there, if it is a sidecar of the same derivative."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path of bytes
+        with open(path, "rb", opener=_without_waiting) as file:
             data = file.read(1 << 20)
         there = json.loads(data)
         same = (

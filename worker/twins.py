@@ -79,6 +79,12 @@ def replaceable(session: Session, job: Job) -> set[str]:
     return {sha for old in earlier for sha in (old.output_sha256, old.report.get(THERE)) if sha is not None}
 
 
+def cut_short(session: Session, job: Job) -> list[int]:
+    """Jobs about older content of the same scan that were at work when the new content came: somebody still may be."""
+    older = (Job.source_file_id == job.source_file_id, Job.variant == job.variant, Job.state == JobState.SUPERSEDED)
+    return list(session.scalars(sa.select(Job.id).where(*older, Job.lost > 0)))
+
+
 def names_for(session: Session, job: Job, names: Sequence[bytes]) -> list[bytes]:
     """The names that a job's derivative may take, in order: first the one it, or the scan's older content, had before.
 
@@ -95,6 +101,19 @@ def names_for(session: Session, job: Job, names: Sequence[bytes]) -> list[bytes]
     taken = {*session.scalars(others)} - {names[-1]}  # which carries the digits of the path
     had = [old.output_path for old in _earlier(session, job)]
     return sorted((name for name in names if name not in taken), key=lambda name: name not in had)
+
+
+def outdated(session: Session, job: Job, name: bytes) -> dict[bytes, set[str]]:
+    """Derivatives of a scan's older content under other names than its present one: path → sha256 that it may have.
+
+    The scan had another kind then, or other choices held. A name that is another job's by the record is left out.
+    """
+    found = dict[bytes, set[str]]()
+    for old in _earlier(session, job):
+        if old.state is JobState.SUPERSEDED and old.output_path is not None and old.output_path != name:
+            had = {sha for sha in (old.output_sha256, old.report.get(THERE)) if sha is not None}
+            found.setdefault(old.output_path, set()).update(had)
+    return {path: had for path, had in found.items() if path in names_for(session, job, [path, b""])}
 
 
 def _earlier(session: Session, job: Job) -> list[Job]:

@@ -5,16 +5,18 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from worker.commands import load_tensorflow
-from worker.db import open_database, refuse_unmigrated
-from worker.errors import ExitCode
-from worker.settings import load
+from worker.db import missing_file, open_database, refuse_unmigrated
+from worker.errors import DatabaseUnusable, ExitCode, PhotochromError
+from worker.meanings import in_words
+from worker.mounts import is_within
+from worker.settings import Settings, load
 from worker.tables import display
 
 if TYPE_CHECKING:
@@ -36,11 +38,16 @@ def verify(
 
     Exits 0 when it is kept within the limits (README, "What happens to your picture"), else 1. With --all, exits 0 when
     every recorded original and derivative still has the bytes of the record, else 1 after naming those that have not.
-    A folder that is away is told once; where nothing else is wrong, it exits 6 for a watched folder, 7 for an output.
+    What `photochrom roots let-go` has named is counted, and no fault. A folder that is away is told once; where nothing
+    else is wrong, it exits 6 for a watched folder, 7 for an output.
     """
+    if everything and master is not None:
+        raise click.UsageError("Name MASTER and DERIVATIVE, or say --all: not both.")
     if everything:
         _verify_all(manifest, as_json)
         return
+    if manifest is not None:
+        raise click.UsageError("--manifest goes with --all.")
     if master is None or derivative is None:
         raise click.UsageError("Name MASTER and DERIVATIVE, or say --all.")
     load_tensorflow()
@@ -70,25 +77,70 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
     away: collections.Counter[tuple[str, bytes]] = collections.Counter()
     findings: list[dict[str, object]] = []  # for JSON only: there may be one for each file
     with contextlib.ExitStack() as stack:
-        database = open_database(load().database)
+        settings = load()
+        _refuse_missing(settings)
+        database = open_database(settings.database)
         stack.callback(database.dispose)
         refuse_unmigrated(database)
-        lines = stack.enter_context(manifest.open("wb")) if manifest else None
+        write = stack.enter_context(_writing(manifest, settings)) if manifest else None
         for checked in fixity.check_all(database):
             counts[f"{checked.what} {checked.verdict}"] += 1
-            if lines and checked.what == "original" and checked.sha256:
-                lines.write(fixity.manifest_line(checked.path, checked.sha256))
+            if write and checked.what == "original" and checked.sha256:
+                write(fixity.manifest_line(checked.path, checked.sha256))
             if checked.verdict == "offline":
                 away[checked.what, checked.folder] += 1
-            elif checked.verdict != "ok" and as_json:
+            elif checked.verdict not in _WELL and as_json:
                 findings.append(checked.as_dict())
-            elif checked.verdict != "ok":
+            elif checked.verdict not in _WELL:
                 click.echo(_line(checked))
     _tell(counts, away, findings if as_json else None)
-    if any(not told.endswith((" ok", " offline")) for told in counts):
+    if any(not told.endswith((" ok", " let go", " offline")) for told in counts):
         sys.exit(ExitCode.FAILED)
     if away:
         sys.exit(ExitCode.BAD_ROOT if any(what == "original" for what, _ in away) else ExitCode.BAD_OUTPUT)
+
+
+def _refuse_missing(settings: Settings) -> None:
+    """A question creates nothing, also where a wrong state directory is named."""
+    try:
+        file = missing_file(settings.database)
+    except OSError as error:
+        raise DatabaseUnusable(
+            f"The database in {settings.state_dir} may not be looked at ({error.strerror}). Ask as a user who may."
+        ) from error
+    if file is not None:
+        raise DatabaseUnusable(
+            f"There is no database at {file}. Start `photochrom up` first, or name the right --state-dir."
+        )
+
+
+@contextlib.contextmanager
+def _writing(manifest: Path, settings: Settings) -> Iterator[Callable[[bytes], None]]:
+    """Writes lines to the manifest; never in a watched folder, where it might be an original's."""
+    real = os.path.realpath(manifest)
+    for root in settings.all_roots:
+        if is_within(real, os.path.realpath(root.path)):
+            raise PhotochromError(f"{manifest} lies in the watched folder {root.path}: write the manifest elsewhere.")
+    with _named(manifest):
+        file = manifest.open("wb")
+
+    def write(line: bytes) -> None:
+        with _named(manifest):
+            file.write(line)
+
+    try:
+        yield write
+    finally:
+        with _named(manifest):
+            file.close()
+
+
+@contextlib.contextmanager
+def _named(manifest: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PhotochromError(f"{manifest} cannot be written ({in_words(error)}): name another file.") from error
 
 
 def _tell(
@@ -108,16 +160,22 @@ def _tell(
     click.echo(", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "Nothing is recorded yet.")
 
 
+#: what is no finding
+_WELL: Final = frozenset({"ok", "let go"})
 _AWAY: Final = {
-    "original": "offline: the watched folder {folder} is not there, or another one is in its place; {files} not looked "
-    "at. Mount it, then do this again.",
-    "derivative": "offline: the output folder {folder} is not there, or holds none of its derivatives; {files} not "
-    "looked at. Mount it, then do this again; what was deleted `photochrom retry ID` makes again from its original.",
+    "original": "offline: the watched folder {folder} is not there, another one is in its place, or it does "
+    "not answer; {files} not looked at. Mount it, then do this again.",
+    "derivative": "offline: the output folder {folder} is not there, or holds none of its derivatives, or does not "
+    "answer; {files} not looked at. Mount it, then do this again; what was deleted `photochrom retry ID` makes again "
+    "from its original.",
 }
 
 
 def _line(checked: "Checked") -> str:
     told = f"{checked.verdict}: the {checked.what} {display(checked.path)} (job {checked.job_id})"
     if (checked.what, checked.verdict) == ("derivative", "missing"):
-        told += f"; `photochrom retry {checked.job_id}` makes it again from the original"
+        again = f"`photochrom retry {checked.job_id}` makes it again from the original"
+        told += f"; {again if checked.again else 'nor is its original there: restore either from a backup'}"
+    if (checked.what, checked.verdict) == ("original", "missing"):
+        told += "; restore it, or say with `photochrom roots let-go PATH` that it was taken away on purpose"
     return told

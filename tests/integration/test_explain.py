@@ -329,6 +329,27 @@ def test_the_place_in_the_queue(place: Place) -> None:
     assert "0 before it" in place.ask("urgent.tif").sentence
 
 
+def test_what_waits_while_nobody_watches_says_so(place: Place) -> None:
+    place.file(b"settles.tif", reason="It was just found; it must be quiet first.")
+    place.job(b"queued.tif")
+    place.job(b"done.tif", state=JobState.SKIPPED, reason="It is in colour.")
+    assert not any("nobody" in place.ask(name).sentence for name in ("settles.tif", "queued.tif"))
+    with place.database.writing() as session:
+        files.release_roots(session, "me")
+    for name in ("settles.tif", "queued.tif"):
+        assert "nobody watches its folder now: start `photochrom up`" in place.ask(name).sentence
+    assert "nobody" not in place.ask("done.tif").sentence
+    with place.database.writing() as session:
+        files.set_offline(session, "archive", "It was not there.")
+    assert "nobody watches its folder now" in place.ask("settles.tif").sentence
+
+
+def test_what_was_settling_and_is_gone_is_not_said_to_settle_on(place: Place) -> None:
+    place.file(b"a.tif", reason="It was just found; it must be quiet first.")
+    (place.root / "a.tif").unlink()
+    assert "is not there any more; the watcher has not looked yet." in place.ask("a.tif").sentence
+
+
 def test_touched_after_its_job_it_settles(place: Place) -> None:
     place.job(b"a.tif", state=JobState.DONE, finished_at=dt.datetime.now(dt.UTC))
     with place.database.writing() as session:

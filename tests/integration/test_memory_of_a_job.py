@@ -1,5 +1,6 @@
 """A job whose process has no memory left, not even to keep its lease, says so in its row."""
 
+import _thread
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from rows_made import source_file
 
-from worker import jobs, pipeline
+from worker import holding, jobs, pipeline
 from worker.db import Database, SchemaGuard
 from worker.holding import held
 from worker.settings import Settings
@@ -43,15 +44,18 @@ def job_id(database: Database, monkeypatch: pytest.MonkeyPatch) -> int:
         return jobs.submit(session, file, "a" * 64, priority=3)[0].id
 
 
-@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError(), None])
 def test_a_lease_that_cannot_be_kept_for_lack_of_memory_is_no_lost_worker(
-    database: Database, job_id: int, error: Exception, monkeypatch: pytest.MonkeyPatch
+    database: Database, job_id: int, error: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_thread: threading.Thread) -> None:
-        raise error
+    def refuse(*_: object) -> None:
+        if error is not None:
+            raise error
 
+    # None: the system has made the thread, and Python's first step in it found no memory
     with monkeypatch.context() as starved:
-        starved.setattr(threading.Thread, "start", refuse)
+        starved.setattr(_thread, "start_new_thread", refuse)
+        starved.setattr(holding, "BEGINS_S", 0.01)
         with pytest.raises(ProcessEnded):  # what is left may not do for the next scan either
             pipeline.run(job_id)
     with database.reading() as session:

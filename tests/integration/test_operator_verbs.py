@@ -1,5 +1,6 @@
 """quarantine, health, selftest, verify --all: what an operator asks and decides."""
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -12,11 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from daemon.broker import EmbeddedBroker
 from daemon.cli import main
 from worker import files, jobs, training_runs
+from worker.answers import NoAnswer
 from worker.db import Database, after
 from worker.errors import ScanBroken
 from worker.files import Stamp
@@ -110,6 +113,46 @@ def test_quarantine_lists_and_shows_the_evidence(root: Path, state_database: Dat
     (root / "a.png").unlink()
     assert "ENOENT" in ask("quarantine", "show", str(job_id)).output
     assert ask("quarantine", "show", "999").exit_code == 1
+
+
+def test_evidence_on_what_is_no_file_any_more(root: Path, state_database: Database) -> None:
+    """A folder or a pipe in its place is told; nothing is read from it."""
+    job_id = quarantined(state_database, root, "a.png")
+    (root / "a.png").unlink()
+    for make in (Path.mkdir, os.mkfifo):
+        make(root / "a.png")
+        asked = ask("quarantine", "show", str(job_id), "--json")
+        now = json.loads(asked.stdout)["now"]
+        assert asked.exit_code == 0 and "no regular file" in now["error"] and "sha256" not in now
+        shutil.rmtree(root / "a.png") if (root / "a.png").is_dir() else (root / "a.png").unlink()
+
+
+def test_evidence_is_read_without_a_transaction(
+    root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = quarantined(state_database, root, "a.png")
+    opened: list[bool] = []
+
+    def look(*_: object) -> dict[str, object]:
+        opened.append(bool(reading))
+        return {}
+
+    reading: list[object] = []
+    monkeypatch.setattr("daemon.quarantine._as_it_is_now", look)
+    before = Database.reading
+
+    @contextlib.contextmanager
+    def noted(self: Database) -> Iterator[object]:
+        with before(self) as session:
+            reading.append(session)
+            try:
+                yield session
+            finally:
+                reading.pop()
+
+    monkeypatch.setattr(Database, "reading", noted)
+    assert ask("quarantine", "show", str(job_id)).exit_code == 0
+    assert opened == [False]
 
 
 def test_quarantine_tells_how_the_worker_ended(root: Path, state_database: Database) -> None:
@@ -287,6 +330,20 @@ def test_work_that_waits_for_training_is_no_worker_s_fault(
     assert "waits for the training run" in ask("health").output
 
 
+def test_a_scan_that_is_sent_back_waits_since_then(root: Path, state_database: Database) -> None:
+    """It came a week ago, and nothing was coloured since: no worker is to blame in the moment after."""
+    job_id = quarantined(state_database, root, "a.png")
+    with state_database.writing() as session:
+        session.execute(sa.update(Job).values(created_at=after(-7 * 86400)))
+        session.execute(sa.update(JobEvent).values(at=after(-86400)))
+    assert ask("quarantine", "retry", str(job_id)).exit_code == 0
+    work = next(sign for sign in json.loads(ask("health", "--json").stdout)["signs"] if sign["what"] == "work")
+    assert work["ok"] and work["value"] < 60
+    with state_database.reading() as session:
+        came = session.get_one(Job, job_id).created_at
+    assert f"{came:%Y-%m-%d}" not in ask("why", str(root / "a.png")).output
+
+
 def test_health_asks_every_broker_that_it_calls_well(
     root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +379,34 @@ def test_selftest_leaves_nothing_behind(tmp_path: Path) -> None:
     assert all(told[name] for name in ("write, rename, read", "replaced file", "mode", "clock"))
     assert [path.name for path in (tmp_path / "share").iterdir()] == ["a.png"]
     assert ask("selftest", "--root", str(tmp_path / "none")).exit_code == 6
+
+
+def test_selftest_tells_the_mode_that_the_settings_give_however_the_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "share" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("share")
+    text = f'[[roots]]\npath = "{tmp_path}/share"\noutput = "{tmp_path}/out"\nmode = "scan"\n'
+    (tmp_path / "photochrom.toml").write_text(text)
+    for name in ("share", "link", "share/sub"):
+        assert "mode: scan" in ask("selftest", "--root", name).output
+
+
+def test_shares_that_do_not_answer_hold_up_neither_verify_nor_selftest(
+    root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(state_database, root, "a.png")
+
+    def silent(folder: Path | bytes, *_: object) -> object:
+        raise NoAnswer(os.fsencode(folder), 5)
+
+    monkeypatch.setattr("worker.fixity.ask", silent)
+    monkeypatch.setattr("daemon.selftest.ask", silent)
+    asked = ask("verify", "--all")
+    assert asked.exit_code == 6 and asked.output.count("does not answer") == 2
+    asked = ask("selftest", "--root", str(root))
+    assert asked.exit_code == 6 and "ETIMEDOUT: no answer for 5 s" in asked.output
 
 
 def test_verify_all(root: Path, state_database: Database) -> None:
@@ -376,6 +461,26 @@ def done(database: Database, root: Path, name: str, content: bytes = b"colour") 
     return job.id
 
 
+def test_a_manifest_that_cannot_be_written_is_one_sentence(root: Path, state_database: Database) -> None:
+    done(state_database, root, "a.png")
+    for path in (root.parent / "no" / "such", root.parent, Path("/dev/full")):
+        asked = ask("verify", "--all", "--manifest", str(path))
+        assert asked.exit_code == 1 and asked.stderr.startswith(f"photochrom: {path} cannot be written (E")
+
+
+def test_a_manifest_is_never_written_into_a_watched_folder(root: Path, state_database: Database) -> None:
+    """Least of all over an original."""
+    done(state_database, root, "a.png")
+    asked = ask("verify", "--all", "--manifest", str(root / "a.png"))
+    assert asked.exit_code == 1 and f"lies in the watched folder {root}" in asked.stderr
+    assert (root / "a.png").read_bytes() == b"scan a.png"
+
+
+def test_what_verify_would_not_heed_is_wrong_usage(root: Path, state_database: Database) -> None:
+    assert ask("verify", "a.tif", "b.tif", "--all").exit_code == 2
+    assert ask("verify", "a.tif", "b.tif", "--manifest", str(root.parent / "sums")).exit_code == 2
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_verify_all_where_the_output_is_away_says_so_once(
     root: Path, state_database: Database, tmp_path: Path, there: bool
@@ -403,6 +508,36 @@ def test_verify_all_where_the_output_is_away_says_so_once(
     assert ask("verify", "--all").exit_code == 1
 
 
+def test_what_was_taken_away_on_purpose_is_missed_until_a_person_says_so(root: Path, state_database: Database) -> None:
+    (root / "box").mkdir()
+    (root.parent / "output" / "box").mkdir()
+    names = ["a.png", "box/b.png", "box0.png", "d.png"]
+    for name in names:
+        done(state_database, root, name)
+    for name in names[:3]:
+        (root / name).unlink()
+    assert ask("roots", "let-go", str(root / "box")).exit_code == 1, "no watcher has seen it go"
+    with state_database.writing() as session:
+        for name in names[:3]:
+            row = files.by_path(session, str(root), os.fsencode(name))
+            assert row is not None
+            files.put(session, row.id, FileState.VANISHED, "It is no longer in the folder.")
+    asked = ask("verify", "--all")
+    assert asked.exit_code == 1 and asked.output.count("photochrom roots let-go PATH") == 3
+    assert ask("roots", "let-go", str(root / "box")).exit_code == 0
+    assert json.loads(ask("verify", "--all", "--json").stdout)["counts"]["original let go"] == 1
+    assert ask("roots", "let-go", str(root / "a.png"), str(root / "box0.png")).exit_code == 0
+    assert ask("verify", "--all").exit_code == 0
+    assert "taken away on purpose" in ask("why", str(root / "a.png")).output
+    (root.parent / "output" / "a.png").unlink()
+    assert ask("verify", "--all").exit_code == 1, "its derivative was not meant"
+    assert ask("roots", "let-go", "--derivative", str(root / "a.png")).exit_code == 0
+    assert ask("roots", "let-go", str(root)).exit_code == 0
+    assert ask("verify", "--all").exit_code == 0
+    (root / "a.png").write_bytes(b"scan a.png")
+    assert json.loads(ask("verify", "--all", "--json").stdout)["counts"]["original ok"] == 2
+
+
 def test_one_lost_derivative_among_others_is_named_with_the_way_back(root: Path, state_database: Database) -> None:
     first, *_ = [done(state_database, root, f"{number}.png") for number in range(40)]
     lost = root.parent / "output" / "0.png"
@@ -411,6 +546,18 @@ def test_one_lost_derivative_among_others_is_named_with_the_way_back(root: Path,
     told = f"missing: the derivative {lost} (job {first}); `photochrom retry {first}` makes it again from the original"
     assert told in asked.output.splitlines()
     assert asked.exit_code == 1 and "1 derivative missing, 39 derivative ok" in asked.output
+
+
+def test_a_lost_derivative_whose_original_is_gone_too_is_not_promised(root: Path, state_database: Database) -> None:
+    """Sent back it would end as skipped, and with it the record of who coloured it, when and how."""
+    lost, _ = [done(state_database, root, f"{name}.png") for name in "ab"]
+    (root.parent / "output" / "a.png").unlink()
+    (root / "a.png").unlink()
+    asked = ask("retry", str(lost))
+    assert asked.exit_code == 1 and f"its original {root / 'a.png'} is not there" in asked.output
+    assert state_of(state_database, lost) is JobState.DONE
+    for told in (ask("verify", "--all").output, ask("why", str(root.parent / "output" / "a.png")).output):
+        assert "photochrom retry" not in told and "restore either from a backup" in told
 
 
 def test_what_cannot_be_looked_at_is_not_called_missing(root: Path, state_database: Database) -> None:
@@ -426,6 +573,7 @@ def test_what_cannot_be_looked_at_is_not_called_missing(root: Path, state_databa
 def test_a_lost_derivative_is_made_again_and_no_other(root: Path, state_database: Database) -> None:
     job_id = done(state_database, root, "a.png")
     derivative = root.parent / "output" / "a.png"
+    Path(f"{derivative}.json").touch()
     asked = ask("retry", str(job_id))
     assert asked.exit_code == 1 and f"is done; to have it done again, move its derivative {derivative}" in asked.output
     derivative.unlink()
@@ -442,6 +590,27 @@ def test_a_lost_derivative_is_made_again_and_no_other(root: Path, state_database
     assert "Job 999 is not in the record" in asked.output
     job = claimed(state_database, job_id)
     assert (job.claim_no, job.model_version) == (2, "v1")
+
+
+def test_a_sidecar_that_is_lost_alone_is_made_again(
+    root: Path, state_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where sidecars are wanted, and only while the derivative has our bytes: no other would be replaced."""
+    job_id = done(state_database, root, "a.png")
+    output = root.parent / "output"
+    assert (
+        f"`photochrom retry {job_id}` makes it and the derivative again"
+        in ask("why", str(output / "a.png.json")).output
+    )
+    monkeypatch.setenv("PHOTOCHROM_SIDECAR", "false")
+    assert ask("retry", str(job_id)).exit_code == 1
+    assert "photochrom retry" not in ask("why", str(output / "a.png.json")).output
+    monkeypatch.delenv("PHOTOCHROM_SIDECAR")
+    (output / "a.png").write_bytes(b"retouched")
+    assert ask("retry", str(job_id)).exit_code == 1
+    (output / "a.png").write_bytes(b"colour")
+    assert ask("retry", str(job_id)).exit_code == 0
+    assert state_of(state_database, job_id) is JobState.QUEUED
 
 
 def test_a_worker_that_works_on_a_large_scan_is_not_called_dead(root: Path, state_database: Database) -> None:

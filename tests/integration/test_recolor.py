@@ -87,6 +87,49 @@ def test_jobs_are_bound_wait_behind_everything_and_are_made_once(archive: Databa
         assert claimed is not None and claimed.model_version == "new"
 
 
+def test_a_rerun_of_new_content_ends_no_other_one_of_it(archive: Database) -> None:
+    """Of the old content there is one by the same version."""
+    only = [recolor.Place("archive", b"a.tif")]
+    recolor.submit(archive, recolor.Wanted("new"), only)
+    finish_all(archive)
+    give_new_content(archive, b"a.tif")
+    finish_all(archive)
+    assert recolor.submit(archive, recolor.Wanted("third"), only) == 1
+    assert recolor.submit(archive, recolor.Wanted("new"), only) == 1
+    with archive.reading() as session:
+        open_ones = sa.select(Job.variant).where(Job.state == JobState.QUEUED, Job.path == b"a.tif")
+        assert set(session.scalars(open_ones)) == {"third", "new"}
+
+
+def test_no_rerun_of_content_that_was_replaced_this_moment(archive: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for ever for what the file held when it was looked at."""
+    pages = recolor._pages
+
+    def slow(*given: object) -> object:
+        for page in pages(*given):  # type: ignore[arg-type]
+            give_new_content(archive, b"a.tif")
+            yield page
+
+    monkeypatch.setattr(recolor, "_pages", slow)
+    assert recolor.submit(archive, recolor.Wanted("new"), [recolor.Place("archive", b"a.tif")]) == 0
+
+
+def give_new_content(database: Database, path: bytes) -> None:
+    """As the watcher records it."""
+    with database.writing() as session:
+        file = session.scalars(sa.select(SourceFile).where(SourceFile.path == path)).one()
+        file.sha256 = "c" * 64
+        file.job_id = jobs.submit(session, file, "c" * 64, priority=3)[0].id
+
+
+def finish_all(database: Database) -> None:
+    with database.writing() as session:
+        for job in session.scalars(sa.select(Job).where(Job.state == JobState.QUEUED)).all():
+            claimed = jobs.claim(session, job.id, worker="w", device="", host="h", model_version="old", lease_s=9)
+            if claimed is not None:
+                jobs.finish(session, claimed, JobState.DONE, reason="")
+
+
 def test_new_content_ends_open_reruns_of_the_old(archive: Database) -> None:
     recolor.submit(archive, recolor.Wanted("new"), [])
     with archive.writing() as session:

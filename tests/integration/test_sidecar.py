@@ -80,3 +80,13 @@ def test_an_older_sidecar_is_replaced_and_a_foreign_file_is_not(tmp_path: Path) 
     with pytest.raises(OutputBlocked):
         sidecar.write(tmp_path, published, content, claim_no=3)
     assert path.read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"schema": "other"}', '{"schema": "photochrom-sidecar-1"}',
+             '{"schema": "photochrom-sidecar-1", "source": {}, "derivative": 1}']
+)  # fmt: skip
+def test_what_is_no_whole_sidecar_is_not_copied(tmp_path: Path, text: str) -> None:
+    """A copy of it would fail, which would be a strike against the scan of the copy."""
+    (tmp_path / "a__color.tif.json").write_text(text)
+    assert sidecar.read(bytes(tmp_path), b"a__color.tif") is None

@@ -1,16 +1,19 @@
 """No password is ever shown, wherever in an address it stands."""
 
 import json
+import socket
 import traceback
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 
 from daemon.broker import check_broker
 from daemon.cli import main
-from worker.addresses import without_password
-from worker.errors import BrokerUnavailable
+from worker.addresses import with_patience, without_password
+from worker.db import open_database
+from worker.errors import BrokerUnavailable, DatabaseUnusable
 from worker.queue import celery_settings
 from worker.settings import Settings
 
@@ -68,3 +71,14 @@ def test_nor_a_piece_of_one_that_is_not_escaped(tmp_path: Path, url: str) -> Non
     with pytest.raises(BrokerUnavailable, match="percent-encoded") as caught:
         celery_settings(Settings(state_dir=tmp_path, broker_url=url))
     assert "hu" not in "".join(traceback.format_exception(caught.value)).replace(url, "")
+
+
+def test_no_connection_to_postgresql_waits_for_ever() -> None:
+    """A server that takes the connection and says nothing is given up; a URL's own patience stays."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DatabaseUnusable, match="timeout"):
+            open_database(f"postgresql://me@{address}/scans?connect_timeout=2")
+    known = dict(with_patience(sa.make_url("postgresql://me@host/scans?connect_timeout=2")).query)
+    assert known["connect_timeout"] == "2" and int(str(known["tcp_user_timeout"])) <= 30_000
+    assert int(str(with_patience(sa.make_url("postgresql://me@host/scans")).query["connect_timeout"])) <= 30

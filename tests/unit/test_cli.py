@@ -94,7 +94,7 @@ def test_a_wrong_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_question_creates_nothing(state_dir: Path) -> None:
-    for arguments in (["status"], ["jobs"], ["why", "a.tif"], ["retry", "1"]):
+    for arguments in (["status"], ["jobs"], ["why", "a.tif"], ["retry", "1"], ["verify", "--all"]):
         assert "photochrom up" in _sentence(_run(*arguments), ExitCode.DATABASE)
     assert list(state_dir.iterdir()) == []
 

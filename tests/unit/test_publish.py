@@ -150,6 +150,22 @@ def test_file_systems_without_hard_links(
     assert (tmp_path / "a__color.tif").read_bytes() == b"ours"
 
 
+def test_a_name_that_was_held_for_a_rename_that_failed_is_free_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EIO, "not now")
+
+    with monkeypatch.context() as simple:
+        simple.setattr(os, "link", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(errno.EPERM, "not here")))
+        simple.setattr(output_folder, "_renameat2", lambda *args: False)
+        simple.setattr(os, "rename", refused)
+        with pytest.raises(OutputBlocked):
+            _publish(tmp_path, b"a.tif", b"ours")
+    assert list(tmp_path.iterdir()) == []
+    assert _publish(tmp_path, b"a.tif", b"ours").path == b"a__color.tif"
+
+
 def test_many_writers_of_one_name_leave_one_file_each(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     wins: list[int] = []
