@@ -83,11 +83,12 @@ def open_directory(root: bytes, relative: bytes, *, create: bool = True, mode: i
 
 
 def _made(name: bytes, directory: int) -> bool:
-    """Make a directory; False when it is there already."""
+    """Make a directory, and bring its entry to the disk; False when it is there already."""
     try:
         os.mkdir(name, dir_fd=directory)
     except FileExistsError:
         return False
+    synchronise(directory)  # or a power cut takes it, with all that was synchronised in it
     return True
 
 

@@ -100,13 +100,13 @@ def _assert_outputs(plant: Plant, jobs: list[Job], folder: str) -> None:
             once[job.source_sha256] = job.id
     found = {path: digest for path, (digest, *_) in manifest(plant.output / folder).items()
              if digest and not os.path.basename(path).startswith(batch_report.NAME + b".")}  # fmt: skip
+    left = [path for path in found if is_temporary(os.path.basename(path))]
+    assert left == [], "I4: temporary files are left"
     there = {path: digest for path, digest in found.items() if not path.endswith(b".json")}
     told = {path: json.loads(Path(os.fsdecode(path)).read_bytes()) for path in found.keys() - there.keys()}
     assert {path: content["derivative"]["sha256"] for path, content in told.items()} == {
         path + b".json": digest for path, digest in there.items()
     }, "I3: the sidecars are not those of the outputs"
-    left = [path for path in there if is_temporary(os.path.basename(path))]
-    assert left == [], "I4: temporary files are left"
     assert there == expected, "I3: the outputs are not those of the rows"
     for path in expected:
         with open(path, "rb") as file:

@@ -195,10 +195,12 @@ class Plant:
                          for log in logs if log.exists())  # fmt: skip
 
 
-def cut_off(pid: int) -> None:
-    """SIGKILL, without a complaint when it is gone already."""
+def cut_off(pid: int) -> bool:
+    """SIGKILL; whether there was anybody to hit."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+        return True
+    return False
 
 
 @contextlib.contextmanager

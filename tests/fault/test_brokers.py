@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 
 import pytest
 import redis
 from cells import Cell
 from installation import wait_for
-from invariants import assert_invariants
+from invariants import RECEIVED, assert_invariants
+from manifests import Manifest
 from plant import Plant, broker_of, cut_off, parts
 
 from worker.settings import broker_socket
@@ -29,10 +31,22 @@ def queued(plant: Plant, folder: str, count: int) -> None:
         job.dispatched_at or job.state is not JobState.QUEUED for job in jobs), 30, "all are dispatched")  # fmt: skip
 
 
+def full_queue(plant: Plant, folder: str) -> tuple[Manifest, int]:
+    """Eight scans, of which the colouring process holds the first: their manifest, and that process."""
+    plant.arm("claimed", "stop")
+    originals = plant.drop(folder, 8)
+    plant.hit("claimed")
+    queued(plant, folder, 8)
+    broker = client(plant)
+    lists = [key for key in broker.keys("photochrom:colorize*") if broker.type(key) == b"list"]
+    assert sum(broker.llen(key) for key in lists) >= 5, "there are no messages to lose"
+    return originals, plant.child()
+
+
 def test_flushall(plant: Plant, cell: Cell) -> None:
-    originals = plant.drop("flush", 8)
-    queued(plant, "flush", 8)
+    originals, child = full_queue(plant, "flush")
     client(plant).flushall()
+    os.kill(child, signal.SIGCONT)
     ended = time.time()
     cell.recovered("FLUSHALL with a full queue", plant.settle("flush", 8) - ended)
     assert_invariants(plant, originals, "flush")
@@ -98,14 +112,22 @@ def test_message_pickled(plant: Plant, cell: Cell) -> None:
     assert {job.claim_no for job in plant.jobs("pickled")} == {1}
 
 
+def told_of(plant: Plant, ids: Collection[int]) -> int:
+    """How many messages about these jobs the worker has received, by its log."""
+    log = plant.installation.state_dir / "logs" / "worker.log"
+    return sum(int(number) in ids for number in RECEIVED.findall(log.read_text(errors="replace")))
+
+
 @pytest.mark.slow
 def test_stale_message_replayed(plant: Plant, cell: Cell) -> None:
     originals = plant.drop("stale", 2)
     plant.settle("stale", 2)
     before = plant.ends("stale")
+    received = told_of(plant, before)
     plant.send_again([*before, 10**9, -1], 2)
     more = plant.drop("after-stale", 1)  # behind them in the queue
     plant.settle("after-stale", 1)
+    assert told_of(plant, before) == received + 2 * len(before), "a message did not come to the worker"
     assert plant.ends("stale") == before
     assert_invariants(plant, originals, "stale")
     assert_invariants(plant, more, "after-stale")
@@ -114,10 +136,10 @@ def test_stale_message_replayed(plant: Plant, cell: Cell) -> None:
 
 @pytest.mark.slow
 def test_broker_killed(plant: Plant, cell: Cell) -> None:
-    originals = plant.drop("broker", 8)
-    queued(plant, "broker", 8)
+    originals, child = full_queue(plant, "broker")
     ended = time.time()
-    cut_off(plant.broker())
+    os.kill(plant.broker(), signal.SIGKILL)
+    os.kill(child, signal.SIGCONT)
     cell.recovered("SIGKILL of the broker with a full queue", plant.settle("broker", 8) - ended)
     assert_invariants(plant, originals, "broker")
 
@@ -169,13 +191,13 @@ def test_broker_killed_before_messages_are_sent(plant: Plant, cell: Cell, state:
 
 @pytest.mark.slow
 def test_broker_restarted_three_times(plant: Plant, cell: Cell) -> None:
-    originals = plant.drop("thrice", 8)
-    queued(plant, "thrice", 8)
+    originals, child = full_queue(plant, "thrice")
     for _ in range(3):
         before = plant.broker()
-        cut_off(before)
+        os.kill(before, signal.SIGKILL)
         wait_for(lambda before=before: plant.broker() != before and _answers(plant), 30, "the broker is back")
         time.sleep(1)
+    os.kill(child, signal.SIGCONT)
     ended = time.time()
     cell.recovered("broker killed and restarted three times", plant.settle("thrice", 8) - ended)
     assert_invariants(plant, originals, "thrice")

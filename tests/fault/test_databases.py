@@ -70,7 +70,7 @@ def test_two_workers_on_one_job(plant: Plant, cell: Cell) -> None:
         assert {job.claim_no for job in plant.jobs("rivals")} == {1}
     finally:
         rival.terminate()
-        rival.wait(30)
+        rival.wait(90)  # 32 s were seen; its unit waits 90 s
     cell.recovered("two workers, every message five times", ended - began, "(all eight scans)")
 
 

@@ -17,7 +17,7 @@ from worker.tables import JobState
 pytestmark = pytest.mark.timeout(240)
 
 COLOURING = ("before_claim", "claimed", "reading", "inference", "half_written", "synchronised", "intended",
-             "published", "finished")  # fmt: skip
+             "published", "recording", "finished")  # fmt: skip
 QUICK = {"inference", "published"}
 WATCHING = ("hashed", "submitted", "marked", "sent")
 #: at `half_written` a part of a scan so high is in the file, and parts are to come

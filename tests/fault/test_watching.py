@@ -121,29 +121,6 @@ def test_writer_that_closes_and_opens_again(plant: Plant, cell: Cell) -> None:
     cell.recovered("writer that closes and opens again four times, twice after its file was taken", ended - began)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("point", "how"), [("inference", "replaced"), ("reading", "overwritten")])
-def test_replaced_while_it_is_worked_on(plant: Plant, cell: Cell, point: str, how: str) -> None:
-    """By another file under its name, or in place, so that what is open for reading changes."""
-    plant.arm(point, "stop")
-    plant.drop(how, 1)
-    plant.hit(point)
-    (child,) = plant.coloring()
-    path, data = plant.inbox / how / "0.png", png(scan(99 + len(how)))
-    written = path if how == "overwritten" else path.with_name(".new")
-    written.write_bytes(data)
-    written.rename(path)
-    originals = manifest(path.parent)
-    sha256 = originals[os.fsencode(path)][0]
-    began = time.time()
-    os.kill(child, 18)  # SIGCONT
-    wait_for(lambda: [job for job in plant.jobs(how) if job.state is JobState.DONE and job.source_sha256 == sha256],
-             60, "the new content is coloured")  # fmt: skip
-    ended = plant.settle(how, 1)
-    assert_invariants(plant, originals, how)
-    cell.recovered(f"scan {how} while it is worked on ({point})", ended - began)
-
-
 def test_hard_links_and_copies(plant: Plant, cell: Cell) -> None:
     plant.drop("links", 1)
     first = plant.inbox / "links" / "0.png"
@@ -253,13 +230,13 @@ def test_burst_of_30000_files(plant: Plant, cell: Cell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", [0, 1])
-def test_no_inotify_watches(tmp_path: Path, cell: Cell, limit: int) -> None:
-    """A user namespace has a limit of its own: none for the root, or none for folders that come later.
+@pytest.mark.parametrize(("kind", "limit"), [("watches", 0), ("watches", 1), ("instances", 0)])
+def test_no_inotify_watches(tmp_path: Path, cell: Cell, kind: str, limit: int) -> None:
+    """A user namespace has limits of its own: no watch for the root, none for folders that come later, or no inotify.
 
     The root is scanned instead, and says so.
     """
-    prefix = ["unshare", "-Ur", "sh", "-c", f'echo {limit} > /proc/sys/user/max_inotify_watches; exec "$@"', "sh"]
+    prefix = ["unshare", "-Ur", "sh", "-c", f'echo {limit} > /proc/sys/user/max_inotify_{kind}; exec "$@"', "sh"]
     if subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip("user namespaces are not allowed here")
     with running(tmp_path, prefix=prefix, PHOTOCHROM_SCAN_INTERVAL_S="5") as plant:
@@ -267,7 +244,7 @@ def test_no_inotify_watches(tmp_path: Path, cell: Cell, limit: int) -> None:
 
         def is_told() -> bool:
             (root,) = plant.installation.json("status")["roots"]
-            return root["mode"] == "scan" and "max_user_watches" in root["mode_reason"]
+            return root["mode"] == "scan" and f"max_user_{kind}" in root["mode_reason"]
 
         wait_for(is_told, 30, "the mode is scan, and why")
         plant.drop("deaf", 1)
@@ -276,7 +253,7 @@ def test_no_inotify_watches(tmp_path: Path, cell: Cell, limit: int) -> None:
         began, originals = time.time(), manifest(plant.inbox / "deaf")
         ended = plant.settle("deaf", 2)
         assert_invariants(plant, originals, "deaf")
-    cell.recovered(f"inotify limit {limit} (scan every 5 s)", ended - began)
+    cell.recovered(f"inotify limit: {limit} {kind} (scan every 5 s)", ended - began)
 
 
 def test_names_of_any_bytes(plant: Plant, cell: Cell) -> None:

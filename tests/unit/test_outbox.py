@@ -130,6 +130,15 @@ def test_a_message_is_not_lost_because_of_one_that_was_sent_earlier(database: Da
     assert _due(database) == []
 
 
+def test_nothing_is_sent_for_an_offline_root(database: Database) -> None:
+    """No claim would take it; and its place is another root's meanwhile."""
+    away, here = _job(database, 1, root="away"), _job(database, 2)
+    _set(database, "away", RootState.OFFLINE)
+    assert _due(database, in_flight=1) == _due(database, broker_empty=True) == [here]
+    _set(database, "away", RootState.ONLINE)
+    assert _due(database) == [away, here]
+
+
 def test_messages_of_an_offline_root_fill_no_place_and_are_lost_only_when_it_is_back(database: Database) -> None:
     """Whoever got one dropped it; while the root is away, what was claimed since is not read again at every look."""
     stale = _job(database, 1, root="away", dispatched_at=after(-60))

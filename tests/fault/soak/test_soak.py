@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 KILL_EVERY_S = (2.0, 6.0)
 #: derivatives between two kills of what colours: it takes seconds to be warm again, and something must get done
 DONE_BETWEEN = 5
+#: in a run so long each part is hit: whoever is not has not been tried
+ALL_HIT_MINUTES = 10
+PARTS = {"watch", "beat", "broker", "worker", "child", "supervisor"}
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -51,10 +54,10 @@ class Killer:
                 "supervisor": lambda: self.plant.up,
             }
         name = self.chance.choice(sorted(parts))
-        if pid := parts[name]():
+        # a broker that has not been started again since it was killed is still named by its file
+        if (pid := parts[name]()) and cut_off(pid):
             if name in {"worker", "child", "supervisor"}:
                 self._coloured = coloured
-            cut_off(pid)
             self.kills[name] += 1
             if name == "supervisor":
                 self.plant.up_again()
@@ -110,4 +113,5 @@ def test_soak(tmp_path: Path, cell: Cell, request: pytest.FixtureRequest) -> Non
                   and job.finished_at.timestamp() > killer.last) - killer.last  # fmt: skip
     note = f"({told}; the first scan {goes_on:.0f} s after the last kill, all {drained - killer.last:.0f} s after it)"
     assert (report["lost"], report["double"]) == (0, 0)
+    assert minutes < ALL_HIT_MINUTES or killer.kills.keys() == PARTS, "a part was never killed"
     cell.recovered("soak: random parts killed while scans come", goes_on, note)
