@@ -13,7 +13,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from daemon.batches import parse_manifest
+from daemon.batches import NOT_LISTED
+from daemon.checksum_list import parse_manifest
 from worker import fault
 from worker.db import Database
 from worker.errors import PhotochromError
@@ -130,9 +131,14 @@ class Reporter:
 def _is_under_way(session: Session, root: str, batch: bytes) -> bool:
     """Whether a file of a batch waits or is being worked on."""
     inside = (SourceFile.root == root, _within(batch))
-    waiting = sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING))
+    waiting = sa.select(SourceFile.id).where(*inside, SourceFile.state.in_(_WAITING), ~_is_left_out())
     unfinished = _jobs_of(root, batch).with_only_columns(Job.id).where(Job.state.in_(OPEN))
     return any(session.scalar(query.limit(1)) is not None for query in (waiting, unfinished))
+
+
+def _is_left_out() -> sa.ColumnElement[bool]:
+    """A picture that the manifest of its batch does not list: it waits for a person, and the batch not for it."""
+    return sa.and_(SourceFile.state == FileState.BLOCKED, SourceFile.reason.startswith(NOT_LISTED))
 
 
 def _jobs_of(root: str, batch: bytes) -> sa.Select[Job]:
@@ -162,6 +168,8 @@ def batch_report(
     jobs.sort(key=lambda job: job.path)
     finished = max(job.finished_at or job.created_at for job in jobs)
     published = [job for job in jobs if job.state in PUBLISHED]
+    extra = sa.select(SourceFile).where(SourceFile.root == root, _within(batch), _is_left_out())
+    left_out = session.scalars(extra.order_by(SourceFile.path)).all()
     checksums = b"".join(manifest_line(job.output_path or b"", job.output_sha256 or "") for job in published)
     return {
         "format": FORMAT, "batch": display(batch), "root": root, "files": len(jobs),
@@ -173,6 +181,7 @@ def batch_report(
             {"path": job.display_path, "state": job.state, "job": job.id, "reason": job.reason}
             for job in jobs if job.state not in PUBLISHED
         ],
+        "not_taken": [{"path": file.display_path, "reason": file.reason} for file in left_out],
         "derivatives": [
             {"source": job.display_path, "source_sha256": job.source_sha256, "state": job.state,
              "derivative": display(job.output_path or b""), "derivative_sha256": job.output_sha256}
@@ -193,6 +202,7 @@ def as_text(report: dict[str, Any]) -> str:
         f"model {', '.join(report['models']) or 'none'}.",
     ]
     lines += [f"{failure['state']}: {failure['path']}: {failure['reason']}" for failure in report["failures"]]
+    lines += [f"not taken: {left['path']}: {left['reason']}" for left in report["not_taken"]]
     return "\n".join(lines) + "\n\n"
 
 

@@ -5,18 +5,17 @@ when it is, a count of pictures, or a manifest of checksums as sha256sum(1) writ
 every answer comes from a look at the folder, so that a restart changes nothing.
 """
 
-import codecs
 import collections
 import dataclasses
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from daemon import intake, scan
+from daemon.checksum_list import parse_manifest
 from daemon.intake import NotTaken
 from daemon.stability import StabilityTracker
 from worker.files import Stamp
@@ -31,6 +30,8 @@ LOOK_AGAIN_S: Final = 2.0
 FORGET_S: Final = 600.0
 #: most missing or wrong files that the reason of each file that waits names
 NAMED: Final = 5
+#: how the reason of a picture begins that a released batch does not list: it alone waits, and nothing waits for it
+NOT_LISTED: Final = "It is not in"
 MANIFEST_MAX_BYTES: Final = 64 << 20
 
 GoOn = Callable[[], bool]
@@ -101,7 +102,7 @@ class Gate:
                 return NotTaken(FileState.SETTLING, "The watcher ended while it read its batch; it is read again.")
             batch.looked_s = time.monotonic()
         if batch.wait is None and self._settings.batch == "manifest" and below not in batch.listed:
-            return _blocked(f"It is not in {self._settings.batch_manifest} of its batch. Add it, or take it away.")
+            return _blocked(f"{NOT_LISTED} {self._settings.batch_manifest} of its batch. Add it, or take it away.")
         return batch.wait
 
     def lack(self, folder: bytes) -> str:
@@ -263,37 +264,6 @@ class Gate:
             os.close(fd)
         batch.pictures[path] = (stamp, told)
         return told
-
-
-#: a path is as it is up to the line's end: bytes, which need be no UTF-8
-_LINE: Final = re.compile(rb"(?P<escaped>\\?)(?P<sha256>[0-9A-Fa-f]{64}) [ *](?P<path>.+)", re.DOTALL)
-
-
-def parse_manifest(content: bytes) -> dict[bytes, str]:
-    r"""Path → sha256, by the lines of sha256sum(1): `<64 hex>  name`; ` *` is binary, `\` leads escaped names.
-
-    Empty lines, comments (`#`), line ends and the byte order mark of Windows mean nothing, nor does `./` in a path.
-
-    Raises:
-        ValueError: a line is none of these, names a path that leads out of the batch, or contradicts another one.
-    """
-    listed: dict[bytes, str] = {}
-    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
-        line = line.removesuffix(b"\r")
-        if not line.strip() or line.startswith(b"#"):
-            continue
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise ValueError(f"line {number} is not as sha256sum writes it")
-        path, sha256 = found["path"], found["sha256"].decode().lower()
-        if found["escaped"]:
-            path = re.sub(rb"\\(.)", lambda escape: {b"n": b"\n", b"r": b"\r"}.get(escape[1], escape[1]), path)
-        if path.startswith(b"/") or b".." in path.split(b"/"):
-            raise ValueError(f"line {number} leads out of the folder")
-        path = os.path.normpath(path)
-        if listed.setdefault(path, sha256) != sha256:
-            raise ValueError(f"line {number} says another checksum of {display(path)} than a line before")
-    return listed
 
 
 def _blocked(reason: str) -> NotTaken:

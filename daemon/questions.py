@@ -89,7 +89,8 @@ def _status_text(seen: Any, now: dt.datetime, models: Mapping[str, str]) -> str:
         scanned = f"scanned {ago(now, root.scanned_at)}" if root.scanned_at else "not scanned yet"
         arrow = f" → {root.output}" if root.output else ""
         bound = f", model {models[root.name]}" if models.get(root.name) else ""
-        lines.append(f"{root.path}{arrow}   {root.state}, by {root.mode}, {root.files} files, {scanned}{bound}")
+        state = f"{root.state}, by {root.mode}" if root.watched else "nobody watches it: start `photochrom up`"
+        lines.append(f"{root.path}{arrow}   {state}, {root.files} files, {scanned}{bound}")
         lines += [f"    {reason}" for reason in (root.reason, root.mode_reason) if reason]
     files = {state: count for state, count in seen.files.items() if state != "submitted"}
     lines.append("files  " + (_counts(files) or "none waiting"))

@@ -44,8 +44,12 @@ def watch_mode(root: RootSettings, mount: Mount) -> Mode:
 
 
 def settle_time_s(root: RootSettings, mount: Mount, settings: Settings) -> float:
-    """How long a file in this root has to be quiet before it is taken, in seconds."""
-    return root.settle_s or (settings.settle_network_s if mount.is_network else settings.settle_s)
+    """How long a file in this root has to be quiet before it is taken, in seconds; by the slowest that lies in it."""
+    if root.settle_s:
+        return root.settle_s
+    # an unknown mount may be one that does not answer: it is not asked for what lies below it
+    below = mounts_below(root.path).values() if mount != UNKNOWN else ()
+    return settings.settle_network_s if any(it.is_network for it in (mount, *below)) else settings.settle_s
 
 
 def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
@@ -58,7 +62,7 @@ def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:
     mount, below = mount_of(path, mountinfo), mounts_below(path, mountinfo)
     return RootIdentity(
         device=status.st_dev, inode=status.st_ino, source=mount.source, place=_inside(mount, os.path.realpath(path)),
-        mount_id=mount.mount_id, below=tuple(sorted(below.values())),
+        mount_id=mount.mount_id, below=tuple(sorted(mount.mount_id for mount in below.values())),
     )  # fmt: skip
 
 

@@ -83,8 +83,8 @@ def mount_of(path: Path, mountinfo: str | None = None) -> Mount:
     return max(reversed(above), key=lambda mount: len(mount.point), default=UNKNOWN)
 
 
-def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, str]:
-    """The file systems mounted below a folder now: path below the folder → mount id; `mountinfo` as in `mount_of`."""
+def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, Mount]:
+    """The file systems mounted below a folder now, by path below the folder; `mountinfo` as in `mount_of`."""
     if mountinfo is None:
         try:
             mountinfo = os.fsdecode(MOUNTINFO.read_bytes())
@@ -92,7 +92,7 @@ def mounts_below(path: Path, mountinfo: str | None = None) -> dict[bytes, str]:
             return {}
     real = os.path.realpath(path)
     below = [mount for mount in parse_mounts(mountinfo) if mount.point != real and is_within(mount.point, real)]
-    return {os.fsencode(os.path.relpath(mount.point, real)): mount.mount_id for mount in below}
+    return {os.fsencode(os.path.relpath(mount.point, real)): mount for mount in below}
 
 
 def share_away(root: bytes, path: bytes, shares: Collection[bytes]) -> bytes | None:

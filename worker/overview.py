@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from worker import curated, training_runs, versions
+from worker import curated, files, training_runs, versions
 from worker.db import after
 from worker.jobs import OPEN
 from worker.tables import FileState, Job, JobState, Root, SourceFile, absolute, display
@@ -32,6 +32,7 @@ class RootStatus:
     files: int
     scanned_at: dt.datetime | None
     mode_reason: str = ""  # why it is only scanned, though its file system has events
+    watched: bool = True  # whether a daemon has the right to watch it; what is told of it may be old otherwise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def overview(session: Session, since: dt.datetime | None = None, names: Sequence
         since: what `ended_since` and `unscanned` count from.
         names: the roots now watched; None for all that the record knows.
     """
-    roots = session.scalars(sa.select(Root).order_by(Root.name)).all()
+    roots, now = session.scalars(sa.select(Root).order_by(Root.name)).all(), database_time(session)
     scanned = {root.name: root.scan_started_at for root in roots}
     wanted = names if names is not None else [root.name for root in roots]
     unscanned = [name for name in wanted if (at := scanned.get(name)) is None or (since is not None and at < since)]
@@ -93,7 +94,7 @@ def overview(session: Session, since: dt.datetime | None = None, names: Sequence
         curated=curated.counts(session),
         training=training_runs.latest(session),
         broken_versions=versions.problems(session),
-        roots=[_root_status(root) for root in roots],
+        roots=[_root_status(root, now) for root in roots],
         oldest_waiting=session.scalar(
             sa.select(Job.created_at).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(1)
         ),
@@ -114,7 +115,7 @@ def _counts(session: Session, query: sa.Executable) -> dict[str, int]:
     return {str(state): count for state, count in session.execute(query)}
 
 
-def _root_status(root: Root) -> RootStatus:
+def _root_status(root: Root, now: dt.datetime) -> RootStatus:
     return RootStatus(
         name=root.name,
         path=display(root.path),
@@ -125,6 +126,7 @@ def _root_status(root: Root) -> RootStatus:
         reason=root.reason,
         files=root.files,
         scanned_at=root.scanned_at,
+        watched=files.is_watched(root, now),
     )
 
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from daemon import batch_report
 from daemon.batch_report import Reporter
-from daemon.batches import Gate, parse_manifest
+from daemon.batches import Gate
+from daemon.checksum_list import parse_manifest
 from daemon.explain import why
 from daemon.reconcile import Reconciler
 from worker import files, jobs
@@ -239,6 +240,20 @@ def test_one_report_when_the_last_scan_has_ended(database: Database, folders: tu
     assert box.reporter.report() == [b"box 1"]
     told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
     assert told["counts"] == {"done": 2}
+
+
+def test_a_picture_too_many_holds_up_no_report(database: Database, folders: tuple[Path, Path]) -> None:
+    box = Box(database, folders, batch="manifest")
+    for name in ("box 1/a.png", "box 1/extra.png"):
+        box.put(name)
+    box.put("box 1/SHA256SUMS", f"{hashlib.sha256(b'box 1/a.png').hexdigest()}  a.png\n".encode())
+    box.scan()
+    box.colour()
+    assert box.reporter.report() == [b"box 1"]
+    told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
+    assert told["counts"] == {"done": 1} and [left["path"] for left in told["not_taken"]] == ["box 1/extra.png"]
+    text = (box.output / "box 1" / "batch-report.txt").read_text()
+    assert "not taken: box 1/extra.png: It is not in SHA256SUMS of its batch." in text
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from daemon import questions
 from daemon.explain import Explanation, why
-from worker import files, identity, jobs, training_runs
+from worker import files, identity, jobs, overview, training_runs
 from worker.db import Database, after
 from worker.errors import OutputBlocked, OutputFull, PhotochromError, ScanTruncated
 from worker.files import Stamp
@@ -338,6 +339,10 @@ def test_what_waits_while_nobody_watches_says_so(place: Place) -> None:
         files.release_roots(session, "me")
     for name in ("settles.tif", "queued.tif"):
         assert "nobody watches its folder now: start `photochrom up`" in place.ask(name).sentence
+    with place.database.reading() as session:
+        seen = overview.overview(session)
+    assert [root.watched for root in seen.roots] == [False]
+    assert "nobody watches it: start `photochrom up`" in questions._status_text(seen, dt.datetime.now(dt.UTC), {})
     assert "nobody" not in place.ask("done.tif").sentence
     with place.database.writing() as session:
         files.set_offline(session, "archive", "It was not there.")
