@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon.broker import check_broker
-from daemon.questions import as_json, record
+from daemon.questions import as_json
 from worker import files, leases, meanings, training_runs
 from worker.answers import ask
 from worker.database_errors import in_words
@@ -23,6 +23,7 @@ from worker.db import Database, after
 from worker.errors import ExitCode, PhotochromError
 from worker.json_output import print_json
 from worker.overview import database_time, unreadable
+from worker.record import record
 from worker.settings import Settings, load
 from worker.tables import Job, JobEvent, JobState, Root, RootState, SourceFile, display
 from worker.twins import due

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from daemon.explanation import at
-from daemon.questions import as_json, record
+from daemon.questions import as_json
 from worker import jobs
 from worker.answers import ask
 from worker.db import Database
@@ -23,6 +23,7 @@ from worker.json_output import print_json, print_json_rows
 from worker.meanings import in_words
 from worker.originals import open_below
 from worker.pages import ROW_ID, rows_by_id
+from worker.record import record
 from worker.settings import load
 from worker.tables import Job, JobEvent, JobState, Root, SourceFile, absolute, display
 

@@ -7,8 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -17,36 +16,16 @@ import sqlalchemy as sa
 from daemon.explanation import look_at
 from worker import jobs, training_runs
 from worker.addresses import without_password
-from worker.db import Database, missing_file, open_database, refuse_unmigrated
-from worker.errors import DatabaseUnusable, ExitCode, JobMoved
+from worker.db import Database
+from worker.errors import ExitCode, JobMoved
 from worker.json_output import print_json, print_json_rows
 from worker.originals import open_below
 from worker.pages import ROW_ID, rows_by_id
-from worker.settings import Settings, config_file, load
+from worker.record import record
+from worker.settings import config_file, load
 from worker.tables import JOB_STATUS, Job, JobState, Root, absolute, display
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-@contextmanager
-def record(settings: Settings) -> Iterator[Database]:
-    """The database of this installation, which must be there already: a question creates nothing."""
-    try:
-        file = missing_file(settings.database)
-    except OSError as error:
-        raise DatabaseUnusable(
-            f"The database in {settings.state_dir} may not be looked at ({error.strerror}). Ask as a user who may."
-        ) from error
-    if file is not None:
-        raise DatabaseUnusable(
-            f"There is no database at {file}. Start `photochrom up` first, or name the right --state-dir."
-        )
-    database = open_database(settings.database)
-    refuse_unmigrated(database)
-    try:
-        yield database
-    finally:
-        database.dispose()
 
 
 @click.command()

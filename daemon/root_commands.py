@@ -8,11 +8,11 @@ import click
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from daemon.questions import record
 from worker import files
 from worker.answers import real_path
 from worker.errors import ExitCode
 from worker.fixity import LET_GO, LET_GO_BOTH
+from worker.record import record
 from worker.settings import load
 from worker.tables import FileState, Root, SourceFile, display
 

@@ -104,7 +104,7 @@ def _without_path(names: Mapping[str, Any]) -> dict[str, Any]:
 def read(output_root: bytes, derivative: bytes) -> dict[str, Any] | None:
     """The sidecar of a derivative; None when there is none that can be read."""
     try:
-        with open(os.path.join(output_root, derivative + SUFFIX), "rb") as file:  # noqa: PTH123 - a path of bytes
+        with open(os.path.join(output_root, derivative + SUFFIX), "rb", opener=_without_waiting) as file:
             content = json.load(file)
     except (OSError, ValueError):
         return None

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from worker.commands import load_tensorflow
-from worker.db import missing_file, open_database, refuse_unmigrated
-from worker.errors import DatabaseUnusable, ExitCode, PhotochromError
+from worker.errors import ExitCode, PhotochromError
 from worker.meanings import in_words
 from worker.mounts import is_within
+from worker.record import record
 from worker.settings import Settings, load
 from worker.tables import display
 
@@ -78,10 +78,7 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
     findings: list[dict[str, object]] = []  # for JSON only: there may be one for each file
     with contextlib.ExitStack() as stack:
         settings = load()
-        _refuse_missing(settings)
-        database = open_database(settings.database)
-        stack.callback(database.dispose)
-        refuse_unmigrated(database)
+        database = stack.enter_context(record(settings))
         write = stack.enter_context(_writing(manifest, settings)) if manifest else None
         for checked in fixity.check_all(database):
             counts[f"{checked.what} {checked.verdict}"] += 1
@@ -98,20 +95,6 @@ def _verify_all(manifest: Path | None, as_json: bool) -> None:
         sys.exit(ExitCode.FAILED)
     if away:
         sys.exit(ExitCode.BAD_ROOT if any(what == "original" for what, _ in away) else ExitCode.BAD_OUTPUT)
-
-
-def _refuse_missing(settings: Settings) -> None:
-    """A question creates nothing, also where a wrong state directory is named."""
-    try:
-        file = missing_file(settings.database)
-    except OSError as error:
-        raise DatabaseUnusable(
-            f"The database in {settings.state_dir} may not be looked at ({error.strerror}). Ask as a user who may."
-        ) from error
-    if file is not None:
-        raise DatabaseUnusable(
-            f"There is no database at {file}. Start `photochrom up` first, or name the right --state-dir."
-        )
 
 
 @contextlib.contextmanager

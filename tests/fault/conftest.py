@@ -19,9 +19,10 @@ Written by `make fault` with real processes, a real broker and a real database, 
 invariants of a row are those that its test asserted, over everything that the cell put into the watched folder: I1
 compares the manifest of the source tree (bytes, names, times, modes, inodes) with the one taken when the scans were
 put there; I2 the rows with the files, and that `why` tells each file's state; I3 the manifest of the output tree with
-the rows, and that each derivative decodes; I4 that each job's history begins with its row, and that each message that
-the worker received was about a row; I5 its moves, claims and leases; I6 is the time from the end of the fault until
-the last affected scan had its derivative and its row, where the row says nothing else: the promise is {limit:.0f} s.
+the rows, and that each derivative decodes; I4 that each job's history begins with its row, that each message that the
+worker received was about a row, and that nothing temporary is left; I5 its moves, claims and leases; I6 is the time
+from the end of the fault until the last affected scan had its derivative and its row, where the row says nothing else:
+the promise is {limit:.0f} s.
 
 """
 

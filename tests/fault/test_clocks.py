@@ -5,6 +5,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,20 +157,31 @@ def test_clocks_apart(library: Path, postgresql_url: str, cell: Cell, offset_s: 
     )
 
 
-def test_summer_time_begins(tmp_path: Path, cell: Cell) -> None:
-    """The zone's clock goes an hour forward while a job is held; leases and pauses are in UTC and do not notice."""
-    begins = int(time.time()) + SUMMER_IN_S
-    at = time.gmtime(begins)
-    zone = f"WIN0SUM,{at.tm_yday - 1}/{at.tm_hour}:{at.tm_min:02}:{at.tm_sec:02},{(at.tm_yday + 100) % 365}"
+@pytest.mark.parametrize("what", ["begins", "ends"])
+def test_summer_time(tmp_path: Path, cell: Cell, what: str) -> None:
+    """The zone's clock goes an hour forward, or back, while a job is held; leases and pauses are in UTC."""
+    at = time.gmtime(changes := int(time.time()) + SUMMER_IN_S)
+    # the rule names the day of the year from 0 and the time by the clock that is in force until then
+    when = f"{at.tm_yday - 1}/{at.tm_hour + (what == 'ends')}:{at.tm_min:02}:{at.tm_sec:02}"
+    another = (at.tm_yday + 100) % 365
+    zone = f"WIN0SUM,{when},{another}" if what == "begins" else f"WIN0SUM,{another},{when}"
     with running(tmp_path, TZ=zone) as plant:
         plant.arm("inference", "stop")
         originals = plant.drop("summer", 2)
         plant.hit("inference")
         (child,) = plant.coloring()
-        if time.time() > begins:
-            pytest.skip("this machine was too slow to have a job in hand when summer time began")
-        wait_for(lambda: time.time() > begins + 1, SUMMER_IN_S, "summer time has begun")
+        if summer(zone) != (what == "ends"):
+            pytest.skip("this machine was too slow to have a job in hand when the clocks were changed")
+        wait_for(lambda: time.time() > changes + 1, SUMMER_IN_S, "the clocks were changed")
+        assert summer(zone) == (what == "begins")
         os.kill(child, signal.SIGCONT)
         ended = time.time()
-        cell.recovered("summer time begins while a job is held", plant.settle("summer", 2) - ended)
+        cell.recovered(f"summer time {what} while a job is held", plant.settle("summer", 2) - ended)
         assert_invariants(plant, originals, "summer")
+
+
+def summer(zone: str) -> bool:
+    """Whether it is summer time in a zone now."""
+    code = "import time; print(time.localtime().tm_isdst)"
+    asked = subprocess.run([sys.executable, "-c", code], env={"TZ": zone}, capture_output=True, text=True, check=True)
+    return asked.stdout.strip() == "1"

@@ -40,11 +40,13 @@ BACK = {ADDED: "ALTER TABLE jobs DROP COLUMN later",
 class Release:
     """A later release, in a folder of its own."""
 
-    def __init__(self, folder: Path, change: tuple[str, str, str], plant: Plant) -> None:
+    def __init__(self, folder: Path, change: tuple[str, str, str] | None, plant: Plant) -> None:
         self.folder, self.plant = folder, plant
         for room in ("daemon", "worker", "migrations"):
             shutil.copytree(REPOSITORY / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "model").symlink_to(REPOSITORY / "model")
+        if change is None:  # of the same schema
+            return
         tables = folder / "worker" / "tables.py"
         assert change[1] in tables.read_text()
         tables.write_text(tables.read_text().replace(change[1], change[2]))
@@ -61,6 +63,7 @@ class Release:
         return base.environ | {
             "PYTHONPATH": str(self.folder), "PYTHONSAFEPATH": "1", "PHOTOCHROM_INBOX": str(base.inbox),
             "PHOTOCHROM_OUTPUT": str(base.output), "PHOTOCHROM_FAULT": str(self.plant.faults),
+            "PHOTOCHROM_WORKER": "later",
             "PHOTOCHROM_DATABASE_URL": self.plant.database.engine.url.render_as_string(hide_password=False),
         }  # fmt: skip
 
@@ -173,6 +176,31 @@ def test_migrated_under_load(busy: Plant, tmp_path: Path, cell: Cell, change: tu
     kind = "a column more" if change is ADDED else "a column renamed"
     cell.recovered(f"the record is migrated by a later release while this one works ({kind})", took_s,
                    "(this one stops; from when the later one is warm)")  # fmt: skip
+
+
+def test_both_at_work(busy: Plant, tmp_path: Path, cell: Cell) -> None:
+    """Two releases of one schema share the work, and the earlier one is ended while scans come, as in a deployment."""
+    busy.arm("inference", "stop")
+    originals = {"first": busy.drop("first", 2)}
+    busy.hit("inference")
+    with Release(tmp_path / "later", None, busy).at_work():
+        wait_for(lambda: "worker_ready" in log(busy, "later-worker"), 240, "the later release's worker is warm")
+        os.kill(coloring(), signal.SIGCONT)
+        originals["shared"] = busy.drop("shared", 24)
+        busy.settle("shared", 24)
+        watch, worker = part("watch"), part("worker")
+        for pid in (watch, worker):
+            os.kill(pid, signal.SIGTERM)
+        began = time.time()
+        originals["rest"] = busy.drop("rest", 6)
+        wait_for(lambda: has_ended(watch) and has_ended(worker), 120, "the earlier release has ended")
+        ended = max(busy.settle("first", 2), busy.settle("rest", 6))
+    for folder, put in originals.items():
+        assert_invariants(busy, put, folder)
+    assert {str(job.worker).startswith("later") for job in busy.jobs("shared")} == {True, False}
+    assert any(str(job.worker).startswith("later") for job in busy.jobs("rest"))
+    assert {job.state for job in busy.jobs()} == {JobState.DONE}
+    cell.recovered("two releases of one schema at work, the earlier one ended while scans come", ended - began)
 
 
 def test_messages_of_another_release(busy: Plant, cell: Cell) -> None:

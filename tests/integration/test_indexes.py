@@ -103,7 +103,7 @@ def test_verbs_go_by_an_index(
         plans.append(Plans(database.engine))
         return database
 
-    monkeypatch.setattr("daemon.questions.open_database", planned)
+    monkeypatch.setattr("worker.record.open_database", planned)
     said = CliRunner().invoke(main, [word.format(tmp_path) for word in call])
     assert said.exception is None or isinstance(said.exception, SystemExit), said.exception
     assert plans and plans[0].scans() == []

@@ -19,7 +19,9 @@ def test_mode_and_settle_time_follow(database: Database, tmp_path: Path, monkeyp
         (tmp_path / name / "a.png").write_bytes(b"a")
     watcher = Watcher(database, Settings(inbox=tmp_path / "in", output=tmp_path / "out", state_dir=tmp_path / "state"))
     (root,) = watcher.watched
+    deaf = list[bool]()
     monkeypatch.setattr(root.hints, "start", lambda: True)
+    monkeypatch.setattr(root.hints, "stop", lambda: deaf.append(True))
     watcher.hold()
     root.reconciler.full_scan(lambda: True)
     (tmp_path / "in").rename(tmp_path / "old")
@@ -28,6 +30,7 @@ def test_mode_and_settle_time_follow(database: Database, tmp_path: Path, monkeyp
     for module in (roots, watch):
         monkeypatch.setattr(module, "mount_of", lambda *_: share)
     watcher.hold()
+    assert deaf, "watches on what was there before hear nothing of it"
     with database.reading() as session:
         assert session.get_one(Root, root.settings.key).mode == "scan"
     assert root.reconciler.tracker.settle_s == 15
