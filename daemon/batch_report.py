@@ -212,7 +212,8 @@ def _tells_more(old: bytes, report: dict[str, Any]) -> bool:
         before = json.loads(old)
     except ValueError:
         return False
-    return all(entry in before.get(part, ()) for part in ("failures", "derivatives") for entry in report[part])
+    parts = ("failures", "not_taken", "derivatives")
+    return all(entry in before.get(part, ()) for part in parts for entry in report[part])
 
 
 def _moved(session: Session, root: str, after_event: int) -> set[bytes]:

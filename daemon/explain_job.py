@@ -53,7 +53,9 @@ def if_lost(root: Root, job: Job) -> str:
     if not os.path.isdir(output):
         return f" It is not there now, and neither is the output folder {display(output)}: mount it."
     again = f" If it is lost, `photochrom retry {job.id}` makes it again from the original."
-    if look_at(absolute(root.path, job.path)) is None:
+    if root.state is RootState.OFFLINE:
+        again += f" First its watched folder {display(root.path)} has to be back: {root.reason}"
+    elif look_at(absolute(root.path, job.path)) is None:
         again = " Nor is the original, to make it again from: restore either from a backup."
     return not_there(job) + (again if job.state in PUBLISHED else "")
 

@@ -57,7 +57,7 @@ def _published(session: Session, root: Root, full: bytes, relative: bytes, *, ag
     elif relative.endswith(SIDECAR) and (job := publisher(session, root.name, relative.removesuffix(SIDECAR))):
         what = f"The sidecar of {job.display_output_path}, the derivative"
         lost = not_there(job) if look_at(full) is None else ""
-        if lost and again and job.state in PUBLISHED:
+        if lost and again and job.state in PUBLISHED and look_at(absolute(root.path, job.path)) is not None:
             lost += f" If it is lost, `photochrom retry {job.id}` makes it and the derivative again from the original."
     else:
         return None

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -98,6 +99,8 @@ class Reconciler:
 
     def look_at(self, directory: bytes, *, deep: bool, go_on: Callable[[], bool] = lambda: True) -> None:
         """Follow a hint, unless it is about a directory whose name says that no scans are in it."""
+        while len(directory) > scan.LONGEST_PATH_BYTES:  # no scan looks into it: the first that is too long is blocked
+            directory, deep = os.path.dirname(directory), False
         if scan.ignored_path(directory, self.path, directory=True):
             return
         for listing in scan.walk(self.path, directory) if deep else [scan.list_directory(self.path, directory)]:

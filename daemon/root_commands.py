@@ -52,11 +52,10 @@ def let_go(paths: tuple[str, ...], derivative: bool) -> None:
     with record(load()) as database:
         with database.reading() as session:
             roots = dict(session.execute(sa.select(Root.name, Root.path)).tuples().all())
-        watched = {name: real_path(path).rstrip(b"/") for name, path in roots.items()}
         for path in paths:
-            full = real_path(os.fsencode(path))
+            below = {name: it for name, root in roots.items() if (it := _below(root, os.fsencode(path))) is not None}
             with database.writing() as session:
-                count = _let_go(session, watched, full, LET_GO_BOTH if derivative else LET_GO)
+                count = _let_go(session, below, LET_GO_BOTH if derivative else LET_GO)
             refused += not count
             if count:
                 click.echo(f"{path}: {count} of the scans that are gone {'was' if count == 1 else 'were'} let go.")
@@ -66,13 +65,19 @@ def let_go(paths: tuple[str, ...], derivative: bool) -> None:
         sys.exit(ExitCode.FAILED)
 
 
-def _let_go(session: Session, watched: Mapping[str, bytes], full: bytes, reason: str) -> int:
+def _below(root: bytes, path: bytes) -> bytes | None:
+    """A path below a root: as it is written, as a link in a root is not followed; else by what leads to both."""
+    for base, full in ((os.path.abspath(root), os.path.abspath(path)), (real_path(root), real_path(path))):
+        base = base.rstrip(b"/")
+        if full == base or full.startswith(base + b"/"):
+            return full[len(base) + 1 :]
+    return None
+
+
+def _let_go(session: Session, paths: Mapping[str, bytes], reason: str) -> int:
     count, file = 0, SourceFile
     said = sa.case((file.reason == LET_GO_BOTH, LET_GO_BOTH), else_=reason)  # it is not taken back
-    for name, real in watched.items():
-        if full != real and not full.startswith(real + b"/"):
-            continue
-        path = full[len(real) + 1 :]
+    for name, path in paths.items():
         below = sa.and_(file.path >= path + b"/", file.path < path + b"0") if path else sa.true()  # 0 comes after /
         gone = (file.root == name, file.state == FileState.VANISHED, sa.or_(file.path == path, below))
         done = session.execute(sa.update(file).where(*gone).values(reason=said))

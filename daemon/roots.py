@@ -47,9 +47,10 @@ def settle_time_s(root: RootSettings, mount: Mount, settings: Settings) -> float
     """How long a file in this root has to be quiet before it is taken, in seconds; by the slowest that lies in it."""
     if root.settle_s:
         return root.settle_s
-    # an unknown mount may be one that does not answer: it is not asked for what lies below it
-    below = mounts_below(root.path).values() if mount != UNKNOWN else ()
-    return settings.settle_network_s if any(it.is_network for it in (mount, *below)) else settings.settle_s
+    below = dict[bytes, Mount]()
+    with contextlib.suppress(TimeoutError):
+        below = ask(root.path, partial(mounts_below, root.path))
+    return settings.settle_network_s if any(it.is_network for it in (mount, *below.values())) else settings.settle_s
 
 
 def identity(path: Path, mountinfo: str | None = None) -> RootIdentity:

@@ -18,6 +18,7 @@ from watchdog.observers import Observer
 from daemon import roots
 from daemon.intake import has_writer
 from daemon.stability import StabilityTracker
+from worker.answers import real_path
 from worker.files import Stamp
 from worker.mounts import is_within, mount_of
 from worker.settings import RootSettings, Settings
@@ -143,8 +144,8 @@ def _replaced(own: Path) -> Trial:
 
 
 def _events(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
-    real = os.path.realpath(folder)  # it may be named by a link, or be a folder in a root
-    ours = (root for root in settings.watched if is_within(real, os.path.realpath(root.path)))
+    real = _real(folder)  # it may be named by a link, or be a folder in a root; another root may not answer
+    ours = (root for root in settings.watched if is_within(real, _real(root.path)))
     root = next(ours, RootSettings(path=folder, output=folder))
     mount = mount_of(folder)
     mode = roots.watch_mode(root, mount)
@@ -167,6 +168,10 @@ def _events(folder: Path, own: Path, settings: Settings) -> Iterator[Trial]:
     yield Trial(
         "mode", True, f"{mode}: {says}; settled after {settle_s:g} s ({mount.fs_type or 'unknown'} file system)"
     )
+
+
+def _real(folder: Path) -> str:
+    return os.fsdecode(real_path(os.fsencode(folder)))
 
 
 def _slow_write(own: Path) -> Trial:

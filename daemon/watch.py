@@ -210,7 +210,7 @@ class Watcher:
         if not root.online and (fault := roots.unfit(root.settings, self.settings)):
             self._missing(root, display(os.fsencode(str(fault))))
             return None
-        if not root.online or (root.identity and root.identity.mount_id != identity.mount_id):
+        if not root.online or root.identity != identity:  # remounted, or a share came or went below it
             self._fit(root, mount)
         path, now = os.fsencode(folder), {**dataclasses.asdict(identity), "no_events": root.hints.none_left}
         known_again = ask(folder, lambda: is_known_again(self.database, name, path, now, mount.fs_type), lease_s)
@@ -229,7 +229,7 @@ class Watcher:
             files.root_missing(session, row, watcher=self.name, lease_s=files.ROOT_LEASE_S)
 
     def _fit(self, root: Watched, mount: Mount) -> None:
-        """A root that appears, or is mounted over, may lie on another file system than what was in its place."""
+        """A root that appears, or is mounted over or below, may lie on other file systems than before."""
         root.mode = roots.watch_mode(root.settings, mount)
         root.reconciler.tracker.settle_s = roots.settle_time_s(root.settings, mount, self.settings)
         if root.gate:

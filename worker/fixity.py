@@ -111,7 +111,8 @@ def _derivative(database: Database, root: Root, job: Job, away: dict[tuple[str, 
         if key not in away:
             away[key] = _is_output_away(database, root)
         if not away[key]:
-            return dataclasses.replace(checked, again=_is_there(root.path, job.path))
+            unknown = away.get((root.name, "original"), False)  # an original that cannot be looked at is not gone
+            return dataclasses.replace(checked, again=unknown or _is_there(root.path, job.path))
     return Checked(job.id, "derivative", absolute(root.output, path), "offline", root.output)
 
 

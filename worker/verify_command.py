@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from worker.answers import real_path
 from worker.commands import load_tensorflow
 from worker.errors import ExitCode, PhotochromError
 from worker.meanings import in_words
@@ -102,7 +103,7 @@ def _writing(manifest: Path, settings: Settings) -> Iterator[Callable[[bytes], N
     """Writes lines to the manifest; never in a watched folder, where it might be an original's."""
     real = os.path.realpath(manifest)
     for root in settings.all_roots:
-        if is_within(real, os.path.realpath(root.path)):
+        if is_within(real, os.fsdecode(real_path(os.fsencode(root.path)))):  # one may not answer
             raise PhotochromError(f"{manifest} lies in the watched folder {root.path}: write the manifest elsewhere.")
     with _named(manifest):
         file = manifest.open("wb")

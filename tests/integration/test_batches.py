@@ -254,6 +254,14 @@ def test_a_picture_too_many_holds_up_no_report(database: Database, folders: tupl
     assert told["counts"] == {"done": 1} and [left["path"] for left in told["not_taken"]] == ["box 1/extra.png"]
     text = (box.output / "box 1" / "batch-report.txt").read_text()
     assert "not taken: box 1/extra.png: It is not in SHA256SUMS of its batch." in text
+    box.put("box 1/late.png")
+    box.scan()
+    with database.writing() as session:
+        jobs.do_again(session, session.scalars(sa.select(Job)).one())
+    box.colour()
+    assert box.reporter.report() == [b"box 1"]
+    told = json.loads((box.output / "box 1" / "batch-report.json").read_text())
+    assert [left["path"] for left in told["not_taken"]] == ["box 1/extra.png", "box 1/late.png"]
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="sha256sum is not installed")

@@ -1,4 +1,4 @@
-"""A share that is mounted over a watched folder with the same files in it is watched as a share."""
+"""A share that is mounted over a watched folder with the same files, or below it, has the settle time of shares."""
 
 from pathlib import Path
 
@@ -34,3 +34,17 @@ def test_mode_and_settle_time_follow(database: Database, tmp_path: Path, monkeyp
     with database.reading() as session:
         assert session.get_one(Root, root.settings.key).mode == "scan"
     assert root.reconciler.tracker.settle_s == 15
+
+
+def test_of_a_share_below_too(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    watcher = Watcher(database, Settings(inbox=tmp_path / "in", output=tmp_path / "out", state_dir=tmp_path / "state"))
+    (root,) = watcher.watched
+    monkeypatch.setattr(root.hints, "start", lambda: True)
+    watcher.hold()
+    share = Mount(point=str(tmp_path / "in" / "nas"), source="nas:/in", fs_type="nfs4", device="0:9", mount_id="9")
+    for below, settle_s in (({b"nas": share}, 15), ({}, 5)):
+        monkeypatch.setattr(roots, "mounts_below", lambda *_, below=below: below)
+        watcher.hold()
+        assert root.reconciler.tracker.settle_s == settle_s

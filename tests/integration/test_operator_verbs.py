@@ -538,6 +538,27 @@ def test_what_was_taken_away_on_purpose_is_missed_until_a_person_says_so(root: P
     assert json.loads(ask("verify", "--all", "--json").stdout)["counts"]["original ok"] == 2
 
 
+def test_a_link_in_a_watched_folder_lets_go_nothing_elsewhere(root: Path, state_database: Database) -> None:
+    for name in ("1911/a.png", "1912/a.png"):
+        (root / name).parent.mkdir()
+        (root.parent / "output" / name).parent.mkdir()
+        done(state_database, root, name)
+        (root / name).unlink()
+        with state_database.writing() as session:
+            row = files.by_path(session, str(root), os.fsencode(name))
+            assert row is not None
+            files.put(session, row.id, FileState.VANISHED, "It is no longer in the folder.")
+    (root / "1911").rmdir()
+    (root / "1911").symlink_to("1912")
+    assert ask("roots", "let-go", str(root / "1911")).exit_code == 0
+    asked = ask("verify", "--all")
+    assert (
+        asked.exit_code == 1
+        and "1912/a.png" in asked.output
+        and f"missing: the original {root}/1911" not in asked.output
+    )
+
+
 def test_one_lost_derivative_among_others_is_named_with_the_way_back(root: Path, state_database: Database) -> None:
     first, *_ = [done(state_database, root, f"{number}.png") for number in range(40)]
     lost = root.parent / "output" / "0.png"
@@ -558,6 +579,12 @@ def test_a_lost_derivative_whose_original_is_gone_too_is_not_promised(root: Path
     assert state_of(state_database, lost) is JobState.DONE
     for told in (ask("verify", "--all").output, ask("why", str(root.parent / "output" / "a.png")).output):
         assert "photochrom retry" not in told and "restore either from a backup" in told
+    root.rename(root.with_name("away"))
+    root.mkdir()
+    with state_database.writing() as session:
+        files.set_offline(session, str(root), "Another folder is in its place.")
+    for told in (ask("verify", "--all").output, ask("why", str(root.parent / "output" / "a.png")).output):
+        assert f"photochrom retry {lost}" in told and "backup" not in told
 
 
 def test_what_cannot_be_looked_at_is_not_called_missing(root: Path, state_database: Database) -> None:
@@ -609,6 +636,9 @@ def test_a_sidecar_that_is_lost_alone_is_made_again(
     (output / "a.png").write_bytes(b"retouched")
     assert ask("retry", str(job_id)).exit_code == 1
     (output / "a.png").write_bytes(b"colour")
+    (root / "a.png").unlink()
+    assert "photochrom retry" not in ask("why", str(output / "a.png.json")).output
+    (root / "a.png").write_bytes(b"scan a.png")
     assert ask("retry", str(job_id)).exit_code == 0
     assert state_of(state_database, job_id) is JobState.QUEUED
 
