@@ -50,7 +50,7 @@ def ask(
         NoAnswer: there is none after `patience_s`, or an earlier question to this folder is open for so long.
     """
     key = os.fsencode(folder), what
-    if (earlier := _asked.get(key)) is not None:
+    if (earlier := _asked.get(key)) is not None and earlier[1].running():  # one that never began tells nothing
         _wait(key[0], *earlier, patience_s)
     answer: Future[Answer] = Future()
     since_s = time.monotonic()
@@ -69,6 +69,7 @@ def _wait(folder: bytes, since_s: float, answer: "Future[Any]", patience_s: floa
 
 
 def _put(question: Callable[[], Answer], answer: "Future[Answer]") -> None:
+    answer.set_running_or_notify_cancel()
     try:
         answer.set_result(question())
     except Exception as error:  # noqa: BLE001 - whoever asked gets it

@@ -40,6 +40,8 @@ _AWAY: Final = re.compile(
         for number in (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
     )
 )
+#: of a page among others, at a time: libtiff asks for a whole strip at once, which may have a GiB
+_READ_BYTES: Final = 1 << 16
 _FORMATS: Final = {"uchar": np.uint8, "ushort": np.uint16}
 
 
@@ -89,7 +91,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
         ScanUnreadable: the drive or share fails.
         ScanUnsupported: it decodes to something else than its header says.
     """
-    own, failed = fresh_descriptor(descriptor), list[OSError]()
+    own, failed = fresh_descriptor(descriptor), list[OSError | MemoryError]()
     pyvips.vips_lib.vips_error_clear()  # warnings about earlier files stay in libvips' buffer
     try:
         if needs_whole_page(header):
@@ -106,7 +108,7 @@ def decode(descriptor: int, header: Header, rows: int) -> Iterator[Codes]:
             codes = np.frombuffer(block, _FORMATS[image.format])
             yield _colour_only(codes.reshape(count, header.width, image.bands), header)
     except pyvips.Error as error:
-        raise (_away(in_words(failed[0])) if failed else _named(error, header)) from error
+        raise (_unread(failed[0]) if failed else _named(error, header)) from error
     finally:
         os.close(own)
 
@@ -123,19 +125,19 @@ def _colour_only(codes: Codes, header: Header) -> Codes:
     return codes[..., 0] if bands < 3 else np.ascontiguousarray(codes[..., :3])
 
 
-def _alone(descriptor: int, directory: Directory, failed: list[OSError]) -> Any:
+def _alone(descriptor: int, directory: Directory, failed: list[OSError | MemoryError]) -> Any:
     """The file as if it had that page only: libtiff goes through all directories at every opening.
 
-    Errors of the system are put into `failed`: libvips is told of an end only.
+    What went wrong is put into `failed`: libvips is told of an end only.
     """
     size, at = os.fstat(descriptor).st_size, 0
     instead = alone(lambda offset, count: os.pread(descriptor, count, offset), directory)
 
-    def read(count: int) -> bytes:
+    def read(count: int) -> bytes | bytearray:
         nonlocal at
         try:
-            data = bytearray(os.pread(descriptor, count, at))
-        except OSError as error:
+            data = bytearray(os.pread(descriptor, min(count, _READ_BYTES), at))
+        except (OSError, MemoryError) as error:
             failed.append(error)
             return b""
         for place, raw in instead.items():
@@ -143,7 +145,7 @@ def _alone(descriptor: int, directory: Directory, failed: list[OSError]) -> Any:
             if low < high:
                 data[low - at : high - at] = raw[low - place : high - place]
         at += len(data)
-        return bytes(data)
+        return data
 
     def seek(offset: int, whence: int) -> int:
         nonlocal at
@@ -156,7 +158,7 @@ def _alone(descriptor: int, directory: Directory, failed: list[OSError]) -> Any:
     return source
 
 
-def _open(descriptor: int, header: Header, failed: list[OSError]) -> Any:
+def _open(descriptor: int, header: Header, failed: list[OSError | MemoryError]) -> Any:
     # `unlimited`: libtiff would refuse strips over 50 MB as stored; ours are bounded by `scans.LARGEST_SEGMENT`
     options: dict[str, Any] = {"unlimited": True} if header.kind == "tiff" else {}
     if header.pages > 1 and header.directory is not None:
@@ -180,6 +182,12 @@ def _compare(image: Any, header: Header) -> None:
 
 def _away(reason: str) -> ScanUnreadable:
     return ScanUnreadable(f"The file cannot be read at the moment ({reason}): check the drive or share.")
+
+
+def _unread(error: OSError | MemoryError) -> Exception:
+    if isinstance(error, MemoryError) or wants_memory(error):
+        return out_of_memory(error)
+    return _away(in_words(error))
 
 
 def _named(error: pyvips.Error, header: Header) -> Exception:

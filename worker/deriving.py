@@ -117,8 +117,9 @@ def colorize_file(
         originals.open_original(folder, name) as fd,
         publish.Publication(output, b"", job_id="file", claim_no=os.getpid()) as publication,
     ):
+        at_once = settings.model_copy(update={"min_free_mib": 0})  # the reserve is for what goes on by itself
         derived = derive(
-            settings, colorizer, fd, name, publish.sha256_of(fd), publication,
+            at_once, colorizer, fd, name, publish.sha256_of(fd), publication,
             policy=policy_for(settings, parameters=parameters), force=bool(parameters.get("force")),
         )  # fmt: skip
         names = publish.derivative_names(name, derived.extension)

@@ -133,8 +133,7 @@ class Publication:
             os.fsync(self.fd)
             digest = sha256_of(self.fd)
             size = os.fstat(self.fd).st_size
-            # equal bytes under a name are what we were about to write
-            name, there = self._free(names, {digest, *replaces})
+            name, there = self._free(names, replaces)  # equal bytes may be another scan's: a copy of the same
         return Planned(path=name, sha256=digest, size=size, replaces=there)
 
     def look(self, names: Sequence[bytes], *, replaces: Collection[str] = ()) -> bytes:

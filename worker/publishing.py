@@ -91,7 +91,7 @@ class Outlet:
             content = about(published, self._for_sidecar())
             sidecar.write(publication.output_root, published, content, claim_no=self.job.claim_no, mode=self._mode,
                           fence=self._renew)  # fmt: skip
-        self._withdraw_others(planned.path)
+        self._withdraw_others(planned)
         with self.database.writing() as session:
             jobs.finish(session, self.job, state, reason=reason, **target, **fields)
             fault.point("recording")
@@ -137,14 +137,15 @@ class Outlet:
             device=job.device or "", started_at=job.started_at or now, finished_at=now,
         )  # fmt: skip
 
-    def _withdraw_others(self, name: bytes) -> None:
+    def _withdraw_others(self, new: Planned) -> None:
         """A scan has one derivative: that of its older content goes, where it had another name."""
         with self.database.reading() as session:
-            outdated = twins.outdated(session, self.job, name)
+            outdated = twins.outdated(session, self.job, new.path)
         if outdated:
             self._renew()
         for path, had in outdated.items():
-            sidecar.withdraw(self.root.output, path, had)
+            # a share without upper and lower case has the new one under both names
+            sidecar.withdraw(self.root.output, path, had - {new.sha256})
 
     def copy(self, twin: Job) -> bool:
         """Publish another job's derivative of the same bytes for this path too; False when it is out of reach now."""

@@ -116,16 +116,15 @@ def plan(database: Database, wanted: Wanted, where: Sequence[Place]) -> Plan:
 def submit(database: Database, wanted: Wanted, where: Sequence[Place]) -> int:
     """Put a job for each into the queue, behind everything else; returns how many are new."""
     count = 0
-    for page in _pages(database, wanted, where):
-        with database.writing() as session:
-            for file, _ in page:
-                if not _is_still(session, file):
-                    continue
-                _, new = jobs.submit(
-                    session, file, str(file.sha256), priority=PRIORITY["backlog"], variant=wanted.variant,
-                    model_version=wanted.version, parameters=dict(wanted.parameters),
-                )  # fmt: skip
-                count += new
+    for file in (file for page in _pages(database, wanted, where) for file, _ in page):
+        with database.writing() as session:  # one at a time: the watcher locks files in another order
+            if not _is_still(session, file):
+                continue
+            _, new = jobs.submit(
+                session, file, str(file.sha256), priority=PRIORITY["backlog"], variant=wanted.variant,
+                model_version=wanted.version, parameters=dict(wanted.parameters),
+            )  # fmt: skip
+            count += new
     return count
 
 

@@ -6,12 +6,11 @@ number. Names and paths that are not valid UTF-8 are written with U+FFFD, with t
 
 import dataclasses
 import datetime
-import errno
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
-import stat
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,11 +18,13 @@ from typing import Any, Final
 
 from worker.errors import OutputBlocked
 from worker.marking import PRODUCT, Origin
-from worker.output_folder import open_directory, sha256_of, write_all
+from worker.output_folder import open_directory, sha256_of_name, write_all
 from worker.policy import Policy
 from worker.proof import LStarReport, Rendered
 from worker.publish import Publication, Published, output_errors
 from worker.scans import Scan
+
+logger = logging.getLogger(__name__)
 
 SCHEMA: Final = "photochrom-sidecar-1"
 SUFFIX: Final = b".json"
@@ -182,21 +183,15 @@ def withdraw(output_root: bytes, derivative: bytes, sha256s: Collection[str]) ->
         except FileNotFoundError:
             return
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                ours = stat.S_ISREG(os.fstat(fd).st_mode) and sha256_of(fd) in sha256s
-            finally:
-                os.close(fd)
-            if ours:
+            if sha256_of_name(directory, name) in sha256s:
                 os.unlink(name, dir_fd=directory)
                 with suppress(OutputBlocked):
                     if _sha256_of_ours(
                         os.path.join(output_root, derivative + SUFFIX), {"derivative": _named(derivative)}
                     ):
                         os.unlink(name + SUFFIX, dir_fd=directory)
-        except OSError as error:  # gone, a link, or none that we may read: not ours
-            if error.errno not in {errno.ENOENT, errno.ELOOP, errno.EACCES}:
-                raise
+        except (FileNotFoundError, PermissionError):  # gone, or locked against us: the new one is there all the same
+            logger.warning("not_withdrawn", extra={"path": os.fsdecode(derivative)}, exc_info=True)
         finally:
             os.close(directory)
 

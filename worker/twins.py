@@ -109,8 +109,9 @@ def outdated(session: Session, job: Job, name: bytes) -> dict[bytes, set[str]]:
     The scan had another kind then, or other choices held. A name that is another job's by the record is left out.
     """
     found = dict[bytes, set[str]]()
-    for old in _earlier(session, job):
-        if old.state is JobState.SUPERSEDED and old.output_path is not None and old.output_path != name:
+    # the job itself as it was claimed: what its row names now is about to be published
+    for old in (job, *(it for it in _earlier(session, job) if it.state is JobState.SUPERSEDED)):
+        if old.output_path is not None and old.output_path != name:
             had = {sha for sha in (old.output_sha256, old.report.get(THERE)) if sha is not None}
             found.setdefault(old.output_path, set()).update(had)
     return {path: had for path, had in found.items() if path in names_for(session, job, [path, b""])}
