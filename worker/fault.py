@@ -28,12 +28,13 @@ def _armed(name: str) -> None:
     Raises:
         OSError: the point is armed with `raise`.
     """
-    hit = Path(_FOLDER or "", f"{name}.hit")
+    armed = Path(_FOLDER or "", name)
     try:
-        hit.with_suffix("").rename(hit)  # one of all processes succeeds
+        told = armed.read_text(encoding="utf-8")  # whoever waits for the hit may take it away at once
+        armed.rename(armed.with_name(f"{name}.hit"))  # one of all processes succeeds
     except FileNotFoundError:
         return
-    kind, _, argument = hit.read_text(encoding="utf-8").strip().partition(" ")
+    kind, _, argument = told.strip().partition(" ")
     if kind == "raise":
         number = getattr(errno, argument)
         raise OSError(number, os.strerror(number), name)
