@@ -35,7 +35,7 @@ def _ours() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parses(arguments: list[str]) -> None:
     """Lets the program itself parse a command line, without running it."""
-    context = click.Context(main, info_name="photochrom")
+    context = click.Context(main, info_name="photochrom", **main.context_settings)  # a command keeps what it saw first
     verb, *options = arguments
     command = main.get_command(context, verb)
     assert command is not None, f"there is no verb {verb}"
