@@ -12,11 +12,9 @@ from daemon.explain_job import if_lost, not_there
 from daemon.explanation import Explanation, explained, look_at, state_words
 from worker.answers import real_path
 from worker.jobs import PUBLISHED
-from worker.names import owner_of_temporary
+from worker.names import SIDECAR_SUFFIX, owner_of_temporary
 from worker.settings import Settings
 from worker.tables import Job, Root, absolute, display
-
-SIDECAR = b".json"
 
 
 def outside(session: Session, settings: Settings, full: bytes) -> Explanation:
@@ -52,9 +50,10 @@ def _outputs(session: Session, full: bytes) -> Iterator[tuple[Root, bytes]]:
 
 def _published(session: Session, root: Root, full: bytes, relative: bytes, *, again: bool) -> Explanation | None:
     """A derivative of the record, or the sidecar of one; `again`: whether sidecars are written now."""
+    of = relative.removesuffix(SIDECAR_SUFFIX)
     if (job := publisher(session, root.name, relative)) is not None:
         what, lost = "The derivative", if_lost(root, job)
-    elif relative.endswith(SIDECAR) and (job := publisher(session, root.name, relative.removesuffix(SIDECAR))):
+    elif of != relative and (job := publisher(session, root.name, of)):
         what = f"The sidecar of {job.display_output_path}, the derivative"
         lost = not_there(job) if look_at(full) is None else ""
         if lost and again and job.state in PUBLISHED and look_at(absolute(root.path, job.path)) is not None:

@@ -19,6 +19,7 @@ from worker.addresses import without_password
 from worker.db import Database
 from worker.errors import ExitCode, JobMoved
 from worker.json_output import print_json, print_json_rows
+from worker.names import SIDECAR_SUFFIX
 from worker.originals import open_below
 from worker.pages import ROW_ID, rows_by_id
 from worker.record import record
@@ -138,7 +139,7 @@ def why(path: str, as_json: bool) -> None:
 @click.argument("ids", metavar="ID…", type=ROW_ID, nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Colour also what is in colour already, bitonal or blank.")
 def retry(ids: tuple[int, ...], force: bool) -> None:
-    """Send jobs back into the queue, their strikes forgiven: quarantined, skipped, or their derivative lost."""
+    """Send jobs back into the queue, their strikes forgiven: quarantined, skipped, or derivative or sidecar lost."""
     refused = 0
     with record(load()) as database:
         for job_id in ids:
@@ -183,10 +184,8 @@ def _sent_back(database: Database, job_id: int, force: bool) -> Job:
 
 def _lacks_sidecar(root: Root, job: Job) -> bool:
     """Whether only the sidecar of a derivative is lost; one with other bytes than ours would not be replaced."""
-    from daemon.explain_output import SIDECAR
-
     path = job.output_path or b""
-    if os.path.lexists(absolute(root.output, path + SIDECAR)):
+    if os.path.lexists(absolute(root.output, path + SIDECAR_SUFFIX)):
         return False
     try:
         with os.fdopen(open_below(root.output, path), "rb") as file:

@@ -22,7 +22,7 @@ def roots() -> None:
     """Watched folders; `photochrom status` shows them."""
 
 
-@roots.command()
+@roots.command(short_help="An offline folder is meant as it is now.")
 @click.argument("name")
 def accept(name: str) -> None:
     """Take NAME (a root's name or path) as it is now, though it is another folder than before.
@@ -40,7 +40,7 @@ def accept(name: str) -> None:
     click.echo(f"{display(found.path)} is taken as it is now.")
 
 
-@roots.command("let-go")
+@roots.command("let-go", short_help="Scans that are gone were taken away on purpose.")
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True)
 @click.option("--derivative", is_flag=True, help="Their derivatives were taken away on purpose too.")
 def let_go(paths: tuple[str, ...], derivative: bool) -> None:
@@ -56,11 +56,11 @@ def let_go(paths: tuple[str, ...], derivative: bool) -> None:
             below = {name: it for name, root in roots.items() if (it := _below(root, os.fsencode(path))) is not None}
             with database.writing() as session:
                 count = _let_go(session, below, LET_GO_BOTH if derivative else LET_GO)
-            refused += not count
+            refused, shown = refused + (not count), display(os.fsencode(path))
             if count:
-                click.echo(f"{path}: {count} of the scans that are gone {'was' if count == 1 else 'were'} let go.")
+                click.echo(f"{shown}: {count} of the scans that are gone {'was' if count == 1 else 'were'} let go.")
             else:
-                click.echo(f"{path}: nothing there is recorded as gone; see `photochrom why`.", err=True)
+                click.echo(f"{shown}: nothing there is recorded as gone; see `photochrom why`.", err=True)
     if refused:
         sys.exit(ExitCode.FAILED)
 

@@ -134,6 +134,7 @@ def _alone(descriptor: int, directory: Directory, failed: list[OSError | MemoryE
     instead = alone(lambda offset, count: os.pread(descriptor, count, offset), directory)
 
     def read(count: int) -> bytes | bytearray:
+        """At most so many bytes from where we are; none at the end."""
         nonlocal at
         try:
             data = bytearray(os.pread(descriptor, min(count, _READ_BYTES), at))
@@ -148,6 +149,7 @@ def _alone(descriptor: int, directory: Directory, failed: list[OSError | MemoryE
         return data
 
     def seek(offset: int, whence: int) -> int:
+        """As lseek(2)."""
         nonlocal at
         at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: at, os.SEEK_END: size}[whence]
         return at

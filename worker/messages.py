@@ -168,6 +168,7 @@ def _let_bytes_be_dropped(channel: Any) -> None:
     answer = channel.client.parse_response
 
     def checked(connection: Any, command: str, **options: Any) -> Any:
+        """The client's answer, unless it is an entry to be dropped."""
         popped = answer(connection, command, **options)
         if command == "BRPOP" and popped and (why := foreign(popped[1], channel)):
             logger.error("message_refused", extra={"why": why})

@@ -7,6 +7,8 @@ from typing import Final
 
 #: longest file name on the file systems we meet (ext4, XFS, NTFS, SMB: 255 bytes) less the sidecar's suffix
 NAME_BYTES: Final = 250
+#: of the file about a derivative, after the derivative's own name
+SIDECAR_SUFFIX: Final = b".json"
 #: longest form of a version, with the choices of a re-run, in a name
 VERSION_MAX_BYTES: Final = 48
 #: names we use for files under work; recognised by `is_temporary`

@@ -162,8 +162,10 @@ class Outlet:
         with self.open() as publication:
             extension = os.path.splitext(twin.output_path)[1]
             self.refuse_blocked(publication, extension)
-            if not copy_into(publication, output, twin.output_path, sha256=twin.output_sha256,
-                                     spared_bytes=self.settings.min_free_mib << 20):  # fmt: skip
+            spared_bytes = self.settings.min_free_mib << 20
+            if not copy_into(
+                publication, output, twin.output_path, sha256=twin.output_sha256, spared_bytes=spared_bytes
+            ):
                 return False
             reason = f"The same bytes as job {twin.id}, whose derivative was copied."
             about = functools.partial(sidecar.of_copy, first or {})

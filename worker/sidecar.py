@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from worker.errors import OutputBlocked
 from worker.marking import PRODUCT, Origin
+from worker.names import SIDECAR_SUFFIX
 from worker.output_folder import open_directory, sha256_of_name, write_all
 from worker.policy import Policy
 from worker.proof import LStarReport, Rendered
@@ -27,7 +28,6 @@ from worker.scans import Scan
 logger = logging.getLogger(__name__)
 
 SCHEMA: Final = "photochrom-sidecar-1"
-SUFFIX: Final = b".json"
 SCHEMA_FILE: Final = Path(__file__).with_name("sidecar_v1.schema.json")
 _LIBRARIES: Final = (
     "numpy",
@@ -105,7 +105,7 @@ def _without_path(names: Mapping[str, Any]) -> dict[str, Any]:
 def read(output_root: bytes, derivative: bytes) -> dict[str, Any] | None:
     """The sidecar of a derivative; None when there is none that can be read."""
     try:
-        with open(os.path.join(output_root, derivative + SUFFIX), "rb", opener=_without_waiting) as file:
+        with open(os.path.join(output_root, derivative + SIDECAR_SUFFIX), "rb", opener=_without_waiting) as file:
             content = json.load(file)
     except (OSError, ValueError):
         return None
@@ -140,7 +140,7 @@ def write(
         OutputFull: no room.
         OutputBlocked: a file that is not ours has the name, or the folder cannot be written.
     """
-    path = published.path + SUFFIX
+    path = published.path + SIDECAR_SUFFIX
     data = json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n"
     job_id = str(content["job"]["id"])
     with Publication(output_root, os.path.dirname(path), job_id=job_id, claim_no=claim_no, mode=mode) as publication:
@@ -158,7 +158,7 @@ def refuse_foreign(output_root: bytes, derivative: bytes) -> None:
     Raises:
         OutputBlocked: what is not ours has its name.
     """
-    path = os.path.join(output_root, derivative + SUFFIX)
+    path = os.path.join(output_root, derivative + SIDECAR_SUFFIX)
     if os.path.lexists(path) and not _sha256_of_ours(path, {"derivative": _named(derivative)}):
         raise OutputBlocked(f"{os.fsdecode(path)!r} is the sidecar of another derivative: move it away.")
 
@@ -187,9 +187,9 @@ def withdraw(output_root: bytes, derivative: bytes, sha256s: Collection[str]) ->
                 os.unlink(name, dir_fd=directory)
                 with suppress(OutputBlocked):
                     if _sha256_of_ours(
-                        os.path.join(output_root, derivative + SUFFIX), {"derivative": _named(derivative)}
+                        os.path.join(output_root, derivative + SIDECAR_SUFFIX), {"derivative": _named(derivative)}
                     ):
-                        os.unlink(name + SUFFIX, dir_fd=directory)
+                        os.unlink(name + SIDECAR_SUFFIX, dir_fd=directory)
         except (FileNotFoundError, PermissionError):  # gone, or locked against us: the new one is there all the same
             logger.warning("not_withdrawn", extra={"path": os.fsdecode(derivative)}, exc_info=True)
         finally:

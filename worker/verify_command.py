@@ -109,6 +109,7 @@ def _writing(manifest: Path, settings: Settings) -> Iterator[Callable[[bytes], N
         file = manifest.open("wb")
 
     def write(line: bytes) -> None:
+        """One line more."""
         with _named(manifest):
             file.write(line)
 
