@@ -40,6 +40,13 @@ def processes_of(state_dir: Path) -> list[int]:
     return found
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is no more, but for its parent's word."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
 @dataclasses.dataclass
 class Installation:
     """One state directory with its inbox and output."""

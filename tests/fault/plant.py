@@ -181,9 +181,13 @@ class Plant:
             raise AssertionError(f"{error}: {told}\n{self.words()}") from None
         return max(job.finished_at.timestamp() for job in self.jobs(folder) if job.finished_at)
 
-    def told(self, log: str, message: str, **fields: object) -> int:
+    def log(self, part: str) -> str:
+        """What a part has logged by now."""
+        return (self.installation.state_dir / "logs" / f"{part}.log").read_text(errors="replace")
+
+    def told(self, part: str, message: str, **fields: object) -> int:
         """How often a part's log has such a line by now."""
-        lines = (self.installation.state_dir / "logs" / f"{log}.log").read_text().splitlines()
+        lines = self.log(part).splitlines()
         found = [line for line in map(json.loads, (line for line in lines if line.startswith("{")))
                  if line["message"] == message and fields.items() <= line.items()]  # fmt: skip
         return len(found)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from cells import Cell
-from installation import wait_for
+from installation import has_ended, wait_for
 from invariants import assert_invariants
 from plant import Plant
 from test_kills import COLOURING, HIGH_PX, WATCHING
@@ -21,14 +21,6 @@ NAMES = {"watch": "the watcher", "beat": "beat", "broker": "the broker", "worker
 
 def process_of(plant: Plant, part: str) -> int:
     return plant.broker() if part == "broker" else plant.part(part)
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 def kill_beside(plant: Plant, part: str, stopped: int) -> float:

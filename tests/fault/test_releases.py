@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 from cells import Cell
-from installation import wait_for
+from installation import has_ended, wait_for
 from invariants import assert_invariants
 from plant import Plant, broker_of, children_of, command_line, parts
 
@@ -97,19 +97,9 @@ class Release:
         command.downgrade(config, "-1")
 
 
-def log(plant: Plant, name: str) -> str:
-    return (plant.installation.state_dir / "logs" / f"{name}.log").read_text(errors="replace")
-
-
 def part(verb: str) -> int:
     """The process of this release that the test has started, not the later one's."""
     return next(pid for pid in children_of(os.getpid()) if f"daemon.cli {verb}" in command_line(pid))
-
-
-def has_ended(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
 
 
 def states(plant: Plant) -> list[str]:
@@ -122,7 +112,7 @@ def states(plant: Plant) -> list[str]:
 def busy() -> Iterator[Plant]:
     """This release's watcher and worker on their own, warm, with a broker."""
     with parts() as plant, broker_of(plant):
-        wait_for(lambda: "worker_ready" in log(plant, "worker"), 240, "the worker is warm")
+        wait_for(lambda: "worker_ready" in plant.log("worker"), 240, "the worker is warm")
         yield plant
 
 
@@ -162,9 +152,9 @@ def test_migrated_under_load(busy: Plant, tmp_path: Path, cell: Cell, change: tu
     os.kill(coloring(), signal.SIGCONT)
     wait_for(lambda: has_ended(watch) and has_ended(worker), 120, "this release's parts have ended")
     for name in ("watch", "worker"):
-        assert "made by a newer Photochrom" in log(busy, name), log(busy, name)[-2000:]
+        assert "made by a newer Photochrom" in busy.log(name), busy.log(name)[-2000:]
     with later.at_work():
-        wait_for(lambda: "worker_ready" in log(busy, "later-worker"), 240, "the later release's worker is warm")
+        wait_for(lambda: "worker_ready" in busy.log("later-worker"), 240, "the later release's worker is warm")
         began = time.time()
         try:
             wait_for(lambda: states(busy) == ["done"] * 6, 100, "the later release has done the rest")
@@ -184,7 +174,7 @@ def test_both_at_work(busy: Plant, tmp_path: Path, cell: Cell) -> None:
     originals = {"first": busy.drop("first", 2)}
     busy.hit("inference")
     with Release(tmp_path / "later", None, busy).at_work():
-        wait_for(lambda: "worker_ready" in log(busy, "later-worker"), 240, "the later release's worker is warm")
+        wait_for(lambda: "worker_ready" in busy.log("later-worker"), 240, "the later release's worker is warm")
         os.kill(coloring(), signal.SIGCONT)
         originals["shared"] = busy.drop("shared", 24)
         busy.settle("shared", 24)
@@ -224,5 +214,5 @@ def test_messages_of_another_release(busy: Plant, cell: Cell) -> None:
     ended = busy.settle("foreign", 3)
     assert_invariants(busy, originals, "foreign")
     assert {job.claim_no for job in busy.jobs("foreign")} == {1}
-    wait_for(lambda: "colorize_later" in log(busy, "worker"), 30, "it says what it does not know")
+    wait_for(lambda: "colorize_later" in busy.log("worker"), 30, "it says what it does not know")
     cell.recovered("messages of another release's form among ours", ended - began)

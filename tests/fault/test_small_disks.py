@@ -21,10 +21,6 @@ from worker.tables import JobState
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def log(plant: Plant, name: str) -> str:
-    return (plant.installation.state_dir / "logs" / f"{name}.log").read_text(errors="replace")
-
-
 def no_strikes(plant: Plant, folder: str) -> None:
     assert {job.failures + job.lost for job in plant.jobs(folder)} == {0}, "a strike was counted"
 
@@ -60,7 +56,7 @@ def test_disk_of_the_broker_full(small_broker: Plant, cell: Cell) -> None:
     more = plant.drop("meanwhile", 3)
     jobs = plant.wait_jobs("meanwhile", 3)
     os.kill(plant.child(), signal.SIGCONT)
-    wait_for(lambda: "broker_down" in log(plant, "watch"), 30, "the dispatcher's message is refused")
+    wait_for(lambda: "broker_down" in plant.log("watch"), 30, "the dispatcher's message is refused")
     wait_for(lambda: any(job.state is JobState.DONE for job in plant.jobs("held")), 30, "the job in hand ends")
     assert {(job.state, job.claim_no) for job in plant.jobs("meanwhile")} == {(JobState.QUEUED, 0)}
     assert broker.info("persistence")["aof_last_write_status"] == "err"
@@ -97,7 +93,7 @@ def test_disk_of_the_database_full(small_database: Plant, cell: Cell, point: str
     os.kill(plant.child(), signal.SIGCONT)
     more = plant.drop("meanwhile", 2)
     for part in ("watch", "worker"):
-        wait_for(lambda part=part: "disk is full" in log(plant, part), 60, f"{part} cannot write to the database")
+        wait_for(lambda part=part: "disk is full" in plant.log(part), 60, f"{part} cannot write to the database")
     assert plant.jobs("meanwhile") == []
     assert JobState.DONE not in {job.state for job in plant.jobs("held")}
     filler.unlink()
